@@ -1,0 +1,78 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+)
+
+var migrationChanged = problem.Code{
+	Name: "MIGRATION_CHANGED", Kind: problem.Unavailable,
+	Why: "the database was made by another build of Gatehouse",
+	Fix: "use the version that made it, or a newer release",
+}
+
+// Migrate applies the room's *.sql files, in the order of their names, each once
+// for all nodes. The row in the table migration is the lock. A file that was
+// changed after it was applied is refused.
+func (db *DB) Migrate(ctx context.Context, room string, files fs.FS) error {
+	err := db.Do(ctx, func(tx *Tx) error {
+		_, err := tx.Exec(`CREATE TABLE IF NOT EXISTS migration (
+			room TEXT NOT NULL, file TEXT NOT NULL, checksum TEXT NOT NULL, applied_at BIGINT NOT NULL,
+			PRIMARY KEY (room, file))`)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("create the table of migrations: %w", err)
+	}
+	names, err := fs.Glob(files, "*.sql") // sorted
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		text, err := fs.ReadFile(files, name)
+		if err != nil {
+			return err
+		}
+		if err := db.Do(ctx, func(tx *Tx) error { return apply(tx, room, name, string(text)) }); err != nil {
+			return fmt.Errorf("migrate %s/%s: %w", room, name, err)
+		}
+	}
+	return nil
+}
+
+func apply(tx *Tx, room, name, text string) error {
+	sum := sha256.Sum256([]byte(text))
+	checksum := hex.EncodeToString(sum[:])
+	first, err := tx.One(`INSERT INTO migration (room, file, checksum, applied_at) VALUES ($1, $2, $3, $4)
+		ON CONFLICT DO NOTHING`, room, name, checksum, tx.Now)
+	if err != nil {
+		return err
+	}
+	if !first {
+		return unchanged(tx, room, name, checksum)
+	}
+	for statement := range strings.SplitSeq(text, ";\n") {
+		if strings.TrimSpace(statement) == "" {
+			continue
+		}
+		if _, err := tx.Exec(statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func unchanged(tx *Tx, room, name, checksum string) error {
+	var applied string
+	err := tx.QueryRow(`SELECT checksum FROM migration WHERE room = $1 AND file = $2`, room, name).Scan(&applied)
+	if err == nil && applied != checksum {
+		return migrationChanged.New("the tables of %q are of another build", room)
+	}
+	return err
+}

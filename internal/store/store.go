@@ -1,0 +1,189 @@
+// Package store runs SQL on SQLite or PostgreSQL, in transactions that know the
+// time.
+//
+// There is one SQL text for both engines ($1 placeholders; TEXT, BIGINT,
+// BOOLEAN and BYTEA; ON CONFLICT, RETURNING, WITH). Rooms own their tables and
+// write their own SQL; store knows none of them. A function given to Do either
+// happens as a whole, together with everything it buffered for the pre-commit
+// hook, or not at all.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+)
+
+// Unavailable is the code of a database that cannot be reached or written.
+var Unavailable = problem.Code{
+	Name: "STORE_UNAVAILABLE", Kind: problem.Unavailable,
+	Why: "the database does not answer or cannot be written",
+	Fix: "check that the database runs, its disk has room and its files are writable; then try again",
+}
+
+// DB is a database of either engine. It is safe for concurrent use.
+type DB struct {
+	// BeforeCommit is called last in every transaction in which something was
+	// buffered with Tx.Buffer, with all of it in order. If it fails, nothing of
+	// the transaction happened. Set it before the first Do.
+	BeforeCommit func(tx *Tx, buffered []any) error
+
+	engine engine
+}
+
+// An engine is where SQLite and PostgreSQL differ.
+type engine interface {
+	do(ctx context.Context, db *DB, fn func(*Tx) error) error
+	view(ctx context.Context, fn func(*Tx) error) error
+	ping(ctx context.Context) error
+	close() error
+}
+
+// querier is what a transaction of either engine offers.
+type querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// Tx is a transaction. It is valid until the function it was given to returns,
+// and for one goroutine.
+type Tx struct {
+	context.Context
+	Now int64 // microseconds since 1970, UTC; the same during the whole transaction
+
+	q        querier
+	buffered []any
+}
+
+func newTx(ctx context.Context, q querier) *Tx {
+	return &Tx{Context: ctx, Now: time.Now().UnixMicro(), q: q}
+}
+
+// Exec runs a statement that returns no rows.
+func (tx *Tx) Exec(query string, args ...any) (sql.Result, error) {
+	return tx.q.ExecContext(tx, query, args...)
+}
+
+// Query runs a statement that returns rows. They must be closed before the next
+// statement.
+func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
+	return tx.q.QueryContext(tx, query, args...)
+}
+
+// QueryRow runs a statement that returns at most one row; without one, Scan
+// returns sql.ErrNoRows.
+func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
+	return tx.q.QueryRowContext(tx, query, args...)
+}
+
+// Buffer keeps v for the pre-commit hook. It is forgotten if the transaction
+// rolls back.
+func (tx *Tx) Buffer(v any) { tx.buffered = append(tx.buffered, v) }
+
+// One runs a statement that changes exactly one row if it changes anything and
+// reports whether it did. It is the form of every single use: the row is found
+// and spent by the same statement.
+func (tx *Tx) One(query string, args ...any) (bool, error) {
+	res, err := tx.Exec(query, args...)
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n == 1, err
+}
+
+// errNested guards against a deadlock: the one writer would wait for itself.
+var errNested = errors.New("store: a transaction was opened inside a transaction")
+
+// Do runs fn in a transaction that may write and returns fn's error. An error
+// rolls everything back, except one marked with Keep. fn may be run more than
+// once, so it changes nothing but the database, and it must not wait for
+// anything but the database: others may share its transaction's commit.
+func (db *DB) Do(ctx context.Context, fn func(*Tx) error) error {
+	if _, nested := ctx.(*Tx); nested {
+		return errNested
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := db.engine.do(ctx, db, fn)
+	if k, ok := errors.AsType[kept](err); ok {
+		return k.error
+	}
+	return err
+}
+
+// View runs fn in a transaction that only reads and sees one state of the
+// database.
+func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
+	if _, nested := ctx.(*Tx); nested {
+		return errNested
+	}
+	return db.engine.view(ctx, fn)
+}
+
+// Ping reports whether the database answers.
+func (db *DB) Ping(ctx context.Context) error {
+	if err := db.engine.ping(ctx); err != nil {
+		return Unavailable.New("the database does not answer").Because(err)
+	}
+	return nil
+}
+
+// Close waits for transactions that have begun and closes the database.
+func (db *DB) Close() error { return db.engine.close() }
+
+// finish runs the pre-commit hook over what was buffered.
+func (db *DB) finish(tx *Tx, buffered []any) error {
+	if len(buffered) == 0 {
+		return nil
+	}
+	if db.BeforeCommit == nil {
+		return errors.New("store: something was buffered, but no pre-commit hook is set")
+	}
+	return db.BeforeCommit(tx, buffered)
+}
+
+type kept struct{ error }
+
+func (k kept) Unwrap() error { return k.error }
+
+// Keep marks an error with which the transaction is nevertheless committed: a
+// wrong code must be counted, and a replay must revoke, although the call fails.
+func Keep(err error) error {
+	if err == nil {
+		return nil
+	}
+	return kept{err}
+}
+
+func isKept(err error) bool {
+	_, ok := errors.AsType[kept](err)
+	return ok
+}
+
+// again retries run while it fails because another transaction got in its way.
+func again(ctx context.Context, inTheWay func(error) bool, run func() error) error {
+	for try := 1; ; try++ {
+		err := run()
+		if err == nil || !inTheWay(err) || try == 10 {
+			return err
+		}
+		pause := time.Duration(try) * time.Duration(1+rand.IntN(10)) * time.Millisecond
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+func unavailable(what string, err error) error {
+	return Unavailable.New("the database could not %s", what).Because(fmt.Errorf("%s: %w", what, err))
+}

@@ -1,0 +1,2 @@
+CREATE TABLE first (id TEXT PRIMARY KEY);
+CREATE INDEX first_id ON first (id);
