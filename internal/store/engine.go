@@ -81,6 +81,7 @@ func (pg postgres) once(ctx context.Context, db *DB, fn func(*Tx) error) error {
 	if err := stx.Commit(); err != nil {
 		return cancelledOr(ctx, "commit", err)
 	}
+	tx.committed()
 	return fnErr
 }
 

@@ -162,8 +162,12 @@ func (s *sqlite) serve(db *DB, batch []*job) {
 // settle answers the caller. A failure of the whole transaction matters only to
 // a job whose own function had succeeded.
 func (j *job) settle(err error) {
-	if err != nil && (j.err == nil || isKept(j.err)) {
+	succeeded := j.panicked == nil && (j.err == nil || isKept(j.err))
+	if err != nil && succeeded {
 		j.err = err
+	}
+	if err == nil && succeeded {
+		j.tx.committed()
 	}
 	close(j.done)
 }

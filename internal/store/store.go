@@ -59,6 +59,7 @@ type Tx struct {
 
 	q        querier
 	buffered []any
+	after    []func()
 }
 
 func newTx(ctx context.Context, q querier) *Tx {
@@ -85,6 +86,16 @@ func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
 // Buffer keeps v for the pre-commit hook. It is forgotten if the transaction
 // rolls back.
 func (tx *Tx) Buffer(v any) { tx.buffered = append(tx.buffered, v) }
+
+// AfterCommit keeps fn to be called once the transaction is durable and before
+// Do returns. It is forgotten if the transaction rolls back.
+func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
+
+func (tx *Tx) committed() {
+	for _, fn := range tx.after {
+		fn()
+	}
+}
 
 // One runs a statement that changes exactly one row if it changes anything and
 // reports whether it did. It is the form of every single use: the row is found

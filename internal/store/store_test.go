@@ -179,6 +179,21 @@ func TestHookSeesWhatSucceededAndFailsAll(t *testing.T) {
 	})
 }
 
+func TestAfterCommitOnlyAfterACommit(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		called := 0
+		for _, err := range []error{nil, errTest, store.Keep(errTest)} {
+			_ = db.Do(t.Context(), func(tx *store.Tx) error {
+				tx.AfterCommit(func() { called++ })
+				return err
+			})
+		}
+		if called != 2 {
+			t.Errorf("called %d times, want 2: success and a kept error", called)
+		}
+	})
+}
+
 func TestBufferWithoutHookIsRefused(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		if err := db.Do(t.Context(), func(tx *store.Tx) error { tx.Buffer(1); return nil }); err == nil {

@@ -1,0 +1,129 @@
+package oauth
+
+import "strings"
+
+// The well-known names (RFC 8414 §3, OpenID Connect Discovery §4, RFC 9728 §3).
+const (
+	ServerSuffix   = "oauth-authorization-server"
+	OpenIDSuffix   = "openid-configuration"
+	ResourceSuffix = "oauth-protected-resource"
+)
+
+// ServerMetadata describes an authorization server (RFC 8414; R103, R104,
+// R116). What is switched off is left out (R105).
+type ServerMetadata struct {
+	Issuer                   string   `json:"issuer"`
+	AuthorizationEndpoint    string   `json:"authorization_endpoint,omitempty"`
+	TokenEndpoint            string   `json:"token_endpoint,omitempty"`
+	RegistrationEndpoint     string   `json:"registration_endpoint,omitempty"`
+	RevocationEndpoint       string   `json:"revocation_endpoint,omitempty"`
+	JWKSURI                  string   `json:"jwks_uri,omitempty"`
+	ScopesSupported          []string `json:"scopes_supported,omitempty"`
+	ResponseTypes            []string `json:"response_types_supported"`
+	ResponseModes            []string `json:"response_modes_supported,omitempty"`
+	GrantTypes               []string `json:"grant_types_supported,omitempty"`
+	TokenAuthMethods         []string `json:"token_endpoint_auth_methods_supported,omitempty"`
+	RevocationAuthMethods    []string `json:"revocation_endpoint_auth_methods_supported,omitempty"`
+	ChallengeMethods         []string `json:"code_challenge_methods_supported,omitempty"`
+	IssParameter             bool     `json:"authorization_response_iss_parameter_supported,omitempty"` // RFC 9207
+	ClientIDMetadataDocument bool     `json:"client_id_metadata_document_supported,omitempty"`
+	ServiceDocumentation     string   `json:"service_documentation,omitempty"`
+}
+
+// ResourceMetadata describes one MCP endpoint (RFC 9728; R107, R111).
+type ResourceMetadata struct {
+	Resource             string   `json:"resource"`
+	AuthorizationServers []string `json:"authorization_servers,omitempty"`
+	ScopesSupported      []string `json:"scopes_supported,omitempty"`
+	BearerMethods        []string `json:"bearer_methods_supported,omitempty"`
+	Name                 string   `json:"resource_name,omitempty"`
+	Documentation        string   `json:"resource_documentation,omitempty"`
+}
+
+// Registration is a client as it registers and as the answer describes it (RFC
+// 7591 §2 and §3.2.1, RFC 7592 §3; R203, R204). Members that are not listed are
+// ignored.
+type Registration struct {
+	ClientName      string   `json:"client_name,omitempty"`
+	RedirectURIs    []string `json:"redirect_uris,omitempty"`
+	GrantTypes      []string `json:"grant_types,omitempty"`
+	ResponseTypes   []string `json:"response_types,omitempty"`
+	Scope           string   `json:"scope,omitempty"`
+	TokenAuthMethod string   `json:"token_endpoint_auth_method,omitempty"`
+	ApplicationType string   `json:"application_type,omitempty"`
+	LogoURI         string   `json:"logo_uri,omitempty"`
+	ClientURI       string   `json:"client_uri,omitempty"`
+	TOSURI          string   `json:"tos_uri,omitempty"`
+	PolicyURI       string   `json:"policy_uri,omitempty"`
+	SoftwareID      string   `json:"software_id,omitempty"`
+	SoftwareVersion string   `json:"software_version,omitempty"`
+
+	ClientID          string `json:"client_id,omitempty"`
+	ClientIDIssuedAt  int64  `json:"client_id_issued_at,omitempty"` // seconds since 1970
+	ClientSecret      string `json:"client_secret,omitempty"`
+	SecretExpiresAt   *int64 `json:"client_secret_expires_at,omitempty"` // seconds since 1970; 0 is never; required beside a secret
+	RegistrationURI   string `json:"registration_client_uri,omitempty"`
+	RegistrationToken string `json:"registration_access_token,omitempty"`
+}
+
+// TokenResponse is a successful answer of the token endpoint (RFC 6749 §5.1).
+type TokenResponse struct {
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in,omitempty"` // seconds
+	RefreshToken string `json:"refresh_token,omitempty"`
+	Scope        string `json:"scope,omitempty"`
+}
+
+// ErrorResponse is a refusal in JSON (RFC 6749 §5.2; R407).
+type ErrorResponse struct {
+	Error       string `json:"error"`
+	Description string `json:"error_description,omitempty"`
+}
+
+// WellKnown is the address of the metadata of an issuer or a resource: the
+// well-known name stands between host and path (RFC 8414 §3.1, RFC 9728 §3.1).
+func WellKnown(id, suffix string) string {
+	origin, path, query := cutOrigin(id)
+	return origin + "/.well-known/" + suffix + strings.TrimSuffix(path, "/") + query
+}
+
+// ServerMetadataURLs are the addresses at which a client looks for the metadata
+// of an issuer, in order (MCP 2025-11-25 authorization, server metadata discovery).
+func ServerMetadataURLs(issuer string) []string {
+	urls := []string{WellKnown(issuer, ServerSuffix), WellKnown(issuer, OpenIDSuffix)}
+	if _, path, _ := cutOrigin(issuer); strings.Trim(path, "/") != "" {
+		urls = append(urls, strings.TrimSuffix(issuer, "/")+"/.well-known/"+OpenIDSuffix)
+	}
+	return urls
+}
+
+// ResourceMetadataURLs are the addresses at which a client looks for the
+// metadata of a resource whose challenge names none, in order.
+func ResourceMetadataURLs(resource string) []string {
+	origin, path, query := cutOrigin(resource)
+	root := WellKnown(origin, ResourceSuffix)
+	if strings.Trim(path, "/") == "" && query == "" {
+		return []string{root}
+	}
+	return []string{WellKnown(resource, ResourceSuffix), root}
+}
+
+// cutOrigin splits an absolute URI after its authority and before its query,
+// as text: nothing is decoded.
+func cutOrigin(uri string) (origin, path, query string) {
+	start := strings.Index(uri, "://")
+	if start < 0 {
+		return uri, "", ""
+	}
+	start += len("://")
+	if end := strings.IndexAny(uri[start:], "/?#"); end >= 0 {
+		origin, path = uri[:start+end], uri[start+end:]
+	} else {
+		origin = uri
+	}
+	if i := strings.IndexAny(path, "?#"); i >= 0 {
+		path, query = path[:i], path[i:]
+	}
+	return origin, path, query
+}

@@ -1,0 +1,261 @@
+package token
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+)
+
+// clockSkew is how far the clocks of two nodes may be apart.
+const clockSkew = 30 * time.Second
+
+// maxLength bounds a JWT before anything of it is parsed. Ours have about 700
+// bytes.
+const maxLength = 8 << 10
+
+// Claims are those of an access token (RFC 9068, R408).
+type Claims struct {
+	Issuer    string   `json:"iss"`
+	Subject   string   `json:"sub"`
+	Audience  audience `json:"aud"`
+	Expires   int64    `json:"exp"`
+	NotBefore int64    `json:"nbf,omitempty"`
+	Issued    int64    `json:"iat"`
+	ID        string   `json:"jti"`
+	Client    string   `json:"client_id"`
+	Scope     string   `json:"scope"`
+	Workspace string   `json:"workspace"`
+	Family    string   `json:"family"`
+}
+
+// audience accepts both forms of RFC 7519 4.1.3 and writes the first.
+type audience []string
+
+func (a audience) MarshalJSON() ([]byte, error) {
+	if len(a) == 1 {
+		return json.Marshal(a[0])
+	}
+	return json.Marshal([]string(a))
+}
+
+func (a *audience) UnmarshalJSON(b []byte) error {
+	var one string
+	if json.Unmarshal(b, &one) == nil {
+		*a = audience{one}
+		return nil
+	}
+	return json.Unmarshal(b, (*[]string)(a))
+}
+
+// IDs are what a revocation of the token may name.
+func (c Claims) IDs() []string { return []string{c.ID, c.Family, c.Client, c.Subject} }
+
+// For reports whether the token was made for this resource. A token without an
+// audience is for none (R505).
+func (c Claims) For(resource string) bool {
+	return resource != "" && slices.Contains(c.Audience, resource)
+}
+
+// keys is the active signing key and the public ones.
+type keys struct {
+	signer jose.Signer
+	public map[string]any // kid → public key
+	jwks   []byte
+}
+
+// JWKS is the document of the public keys (R112).
+func (t *Tokens) JWKS() []byte { return t.keys.jwks }
+
+func (t *Tokens) mint(now time.Time, f Family, scopes []string) (raw, id string, err error) {
+	id = store.ID("at_")
+	payload, err := json.Marshal(Claims{
+		Issuer: t.Issuer, Subject: f.User, Audience: audience{f.Resource}, Client: f.Client,
+		Issued: now.Unix(), Expires: now.Add(AccessLife).Unix(), ID: id,
+		Scope: strings.Join(scopes, " "), Workspace: f.Workspace, Family: f.ID,
+	})
+	if err != nil {
+		return "", "", err
+	}
+	signed, err := t.keys.signer.Sign(payload)
+	if err != nil {
+		return "", "", err
+	}
+	raw, err = signed.CompactSerialize()
+	return raw, id, err
+}
+
+// ErrToken is why Verify refuses; its text is for the log.
+type ErrToken string
+
+func (e ErrToken) Error() string { return string(e) }
+
+// Verify checks an access token's form, type, algorithm, key, signature, issuer
+// and times, and that nothing it carries is revoked (R505). The audience is the
+// caller's to check, with For. Every error is an ErrToken.
+func (t *Tokens) Verify(raw string) (Claims, error) {
+	key, err := t.headerKey(raw)
+	if err != nil {
+		return Claims{}, err
+	}
+	signed, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		return Claims{}, ErrToken("the token is no JWT signed with ES256")
+	}
+	payload, err := signed.Verify(key)
+	if err != nil {
+		return Claims{}, ErrToken("the signature does not match")
+	}
+	var c Claims
+	if err := json.Unmarshal(payload, &c); err != nil {
+		return Claims{}, ErrToken("the claims cannot be read")
+	}
+	if err := t.judge(c, time.Now()); err != nil {
+		return Claims{}, err
+	}
+	if !t.Live(c.IDs()...) {
+		return Claims{}, ErrToken("the token is revoked, or this node cannot tell")
+	}
+	return c, nil
+}
+
+// headerKey reads the header without trusting it. We sign with exactly three
+// members; anything else (jku, jwk, x5u, crit …) is not ours.
+func (t *Tokens) headerKey(raw string) (crypto.PublicKey, error) {
+	head, _, found := strings.Cut(raw, ".")
+	if len(raw) > maxLength || !found || strings.Count(raw, ".") != 2 {
+		return nil, ErrToken("the token is too long or no JWT")
+	}
+	plain, err := base64.RawURLEncoding.DecodeString(head)
+	if err != nil {
+		return nil, ErrToken("the header cannot be read")
+	}
+	var h map[string]string
+	if err := json.Unmarshal(plain, &h); err != nil || len(h) != 3 {
+		return nil, ErrToken("the header is not one of ours")
+	}
+	key, known := t.keys.public[h["kid"]]
+	if !known || h["typ"] != "at+jwt" || h["alg"] != string(jose.ES256) {
+		return nil, ErrToken("the type, the algorithm or the key is not one of ours")
+	}
+	return key, nil
+}
+
+func (t *Tokens) judge(c Claims, now time.Time) error {
+	soon := now.Add(clockSkew).Unix()
+	switch {
+	case c.Issuer != t.Issuer || t.Issuer == "":
+		return ErrToken("the issuer is another")
+	case c.Expires == 0 || now.Unix() >= c.Expires:
+		return ErrToken("the token has expired")
+	case c.NotBefore > soon || c.Issued > soon || c.Issued == 0:
+		return ErrToken("the token is from the future")
+	case c.Subject == "" || c.ID == "" || c.Client == "" || c.Family == "" || c.Workspace == "":
+		return ErrToken("the token names no subject, client, family, workspace or id")
+	}
+	return nil
+}
+
+var keyUnreadable = problem.Code{
+	Name: "SIGNING_KEY_UNREADABLE", Kind: problem.Unavailable,
+	Why: "the master key is not the one with which the signing key was sealed",
+	Fix: "use the master key file that belongs to this database",
+}
+
+// openKeys makes the first key if there is none, and loads all.
+func (t *Tokens) openKeys(ctx context.Context) error {
+	if err := t.DB.Do(ctx, t.makeFirstKey); err != nil {
+		return fmt.Errorf("make a signing key: %w", err)
+	}
+	return t.DB.View(ctx, t.loadKeys)
+}
+
+// makeFirstKey makes generation 1; where nodes start together, one makes it.
+func (t *Tokens) makeFirstKey(tx *store.Tx) error {
+	var n int
+	if err := tx.QueryRow(`SELECT count(*) FROM signing_key`).Scan(&n); err != nil || n > 0 {
+		return err
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	jwk := jose.JSONWebKey{Key: private.Public(), Algorithm: string(jose.ES256), Use: "sig"}
+	thumbprint, err := jwk.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return err
+	}
+	jwk.KeyID = base64.RawURLEncoding.EncodeToString(thumbprint)
+	public, err := jwk.MarshalJSON()
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return err
+	}
+	sealed, err := t.Box.Seal("signing_key/"+jwk.KeyID+"/private", der)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`INSERT INTO signing_key (generation, kid, alg, public, private, created_at)
+		VALUES (1, $1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`, jwk.KeyID, jwk.Algorithm, string(public), sealed, tx.Now)
+	return err
+}
+
+func (t *Tokens) loadKeys(tx *store.Tx) error {
+	rows, err := tx.Query(`SELECT kid, public, private FROM signing_key ORDER BY generation`)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	loaded, set := keys{public: map[string]any{}}, jose.JSONWebKeySet{}
+	for rows.Next() {
+		var kid, public string
+		var sealed []byte
+		if err := rows.Scan(&kid, &public, &sealed); err != nil {
+			return err
+		}
+		var jwk jose.JSONWebKey
+		if err := jwk.UnmarshalJSON([]byte(public)); err != nil {
+			return err
+		}
+		if loaded.signer, err = t.signer(kid, sealed); err != nil {
+			return err
+		}
+		loaded.public[kid], set.Keys = jwk.Key, append(set.Keys, jwk)
+	}
+	if loaded.jwks, err = json.Marshal(set); err != nil {
+		return err
+	}
+	t.keys = loaded
+	return rows.Err()
+}
+
+func (t *Tokens) signer(kid string, sealed []byte) (jose.Signer, error) {
+	der, err := t.Box.Open("signing_key/"+kid+"/private", sealed)
+	if err != nil {
+		return nil, keyUnreadable.New("the signing key cannot be read").Because(err)
+	}
+	private, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, errors.New("the signing key is damaged")
+	}
+	return jose.NewSigner(
+		jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: private, KeyID: kid}},
+		(&jose.SignerOptions{}).WithType("at+jwt"))
+}

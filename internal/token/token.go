@@ -1,0 +1,262 @@
+// Package token mints, verifies, rotates and revokes tokens, and keeps the
+// signing keys.
+//
+// Authority only shrinks on the way from a family to its tokens. Everything is
+// judged and signed before anything is spent, and spending is one statement.
+// What is revoked is refused on this node at once, on every other within a
+// second, and on a node that cannot tell, everything is refused.
+package token
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/seal"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+)
+
+//go:embed *.sql
+var migrations embed.FS
+
+// Lifetimes. An access token is short, a refresh token lives as long as it is
+// used, and its family ends in any case.
+const (
+	AccessLife  = time.Hour            // R411
+	RefreshIdle = 30 * 24 * time.Hour  // unused for so long, a refresh token is dead
+	FamilyLife  = 365 * 24 * time.Hour // after that the person is asked again
+	ReuseWindow = time.Minute          // how long an old refresh token stays good after the first use of a child
+)
+
+// Tokens mints, verifies, rotates and revokes. Set the fields, call Open, and
+// keep Run going.
+type Tokens struct {
+	DB     *store.DB
+	Box    *seal.Box
+	Issuer string // the issuer identifier of RFC 8414, exactly
+	Log    *slog.Logger
+
+	keys    keys
+	revoked revocations
+}
+
+// Open makes the tables, makes or loads the signing key, and reads what is
+// revoked. Without it nothing verifies.
+func (t *Tokens) Open(ctx context.Context) error {
+	if err := t.DB.Migrate(ctx, "token", migrations); err != nil {
+		return err
+	}
+	if err := t.openKeys(ctx); err != nil {
+		return err
+	}
+	return t.poll(ctx)
+}
+
+// Family is one authorization: what a person allowed a client to do.
+type Family struct {
+	ID        string
+	Workspace string
+	User      string
+	Client    string
+	Consent   string
+	Scopes    []string
+	Resource  string // the audience of its tokens
+}
+
+// Pair is what a token endpoint hands out.
+type Pair struct {
+	Access  string
+	Token   string // id of the access token
+	Refresh string
+	Scopes  []string
+	Expires time.Duration // of the access token, from now
+}
+
+// Start makes a family and its first pair. The caller has spent what entitles
+// to it in the same transaction. The family's id is set by the caller, so that a
+// replay of what was spent can revoke it.
+func (t *Tokens) Start(tx *store.Tx, f Family) (Pair, error) {
+	_, err := tx.Exec(`INSERT INTO token_family
+		(id, workspace, user_id, client, consent, scopes, resource, created_at, expires_at, used_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $8)`,
+		f.ID, f.Workspace, f.User, f.Client, f.Consent, strings.Join(f.Scopes, " "), f.Resource,
+		tx.Now, tx.Now+FamilyLife.Microseconds())
+	if err != nil {
+		return Pair{}, err
+	}
+	return t.pair(tx, f, f.Scopes, "")
+}
+
+// pair signs an access token and stores a refresh token.
+func (t *Tokens) pair(tx *store.Tx, f Family, scopes []string, parent string) (Pair, error) {
+	access, id, err := t.mint(time.UnixMicro(tx.Now), f, scopes)
+	if err != nil {
+		return Pair{}, oauth.Errorf(oauth.TemporarilyUnavailable, "the token could not be signed")
+	}
+	refresh := NewSplit("rt_")
+	_, err = tx.Exec(`INSERT INTO refresh_token (id, workspace, family, parent, hash, created_at, expires_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		refresh.ID, f.Workspace, f.ID, parent, refresh.Hash, tx.Now, tx.Now+RefreshIdle.Microseconds())
+	return Pair{Access: access, Token: id, Refresh: refresh.Token, Scopes: scopes, Expires: AccessLife}, err
+}
+
+// NewFamilyID makes the id of a family before the family exists.
+func NewFamilyID() string { return store.ID("fam_") }
+
+// Asked is what a client asks of a refresh token.
+type Asked struct {
+	Client    string
+	Scopes    []string // none: as granted
+	Resources []string // none: as granted
+}
+
+// badRefresh is the one answer for every refresh token that is not good; why it
+// is not stays inside (RFC 6749 5.2).
+func badRefresh() *oauth.Error {
+	return oauth.Errorf(oauth.InvalidGrant, "the refresh token is not good any more; sign in again")
+}
+
+// ErrReplay is in the chain of an error when an old refresh token came back
+// after its window and its family was revoked.
+var ErrReplay = errors.New("a spent refresh token was used again")
+
+// Rotate redeems a refresh token and gives a complete new pair of its family
+// (R413). An old one stays good until ReuseWindow after the first use of any of
+// its children, so that a client that lost an answer, or works in several
+// processes, is never signed out; after that its return revokes the family. A
+// revocation must be kept: return the error through store.Keep.
+func (t *Tokens) Rotate(tx *store.Tx, refresh string, asked Asked) (Family, Pair, error) {
+	id, presented, ok := Parse("rt_", refresh)
+	if !ok {
+		return Family{}, Pair{}, badRefresh()
+	}
+	row, err := t.load(tx, id)
+	if err != nil {
+		return Family{}, Pair{}, err
+	}
+	// Judge the secret and the client before anything happens to the record:
+	// a guessed id, or another client, must not revoke anything.
+	if row == nil || !presented.Matches(row.hash) || row.family.Client != asked.Client || row.dead(tx.Now) {
+		return Family{}, Pair{}, badRefresh()
+	}
+	if row.replayed(tx.Now) {
+		return row.family, Pair{}, t.replay(tx, row)
+	}
+	scopes, oerr := narrow(row.family, asked)
+	if oerr != nil {
+		return row.family, Pair{}, oerr
+	}
+	pair, err := t.pair(tx, row.family, scopes, id)
+	if err != nil {
+		return row.family, Pair{}, err
+	}
+	return row.family, pair, t.spend(tx, row)
+}
+
+type refreshRow struct {
+	id, parent      string
+	family          Family
+	hash            []byte
+	expires, ends   int64
+	childUsed, gone *int64
+}
+
+func (t *Tokens) load(tx *store.Tx, id string) (*refreshRow, error) {
+	r := refreshRow{id: id}
+	var scopes string
+	rows, err := tx.Query(`SELECT r.parent, r.hash, r.expires_at, r.child_used_at,
+			f.id, f.workspace, f.user_id, f.client, f.consent, f.scopes, f.resource, f.expires_at, f.revoked_at
+		FROM refresh_token r JOIN token_family f ON f.id = r.family AND f.workspace = r.workspace
+		WHERE r.id = $1`, id)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	if !rows.Next() {
+		return nil, rows.Err()
+	}
+	err = rows.Scan(&r.parent, &r.hash, &r.expires, &r.childUsed,
+		&r.family.ID, &r.family.Workspace, &r.family.User, &r.family.Client, &r.family.Consent, &scopes, &r.family.Resource, &r.ends, &r.gone)
+	r.family.Scopes = strings.Fields(scopes)
+	return &r, err
+}
+
+func (r *refreshRow) dead(now int64) bool { return r.gone != nil || now >= r.expires || now >= r.ends }
+
+func (r *refreshRow) replayed(now int64) bool {
+	return r.childUsed != nil && now > *r.childUsed+ReuseWindow.Microseconds()
+}
+
+func (t *Tokens) replay(tx *store.Tx, r *refreshRow) error {
+	if err := t.RevokeFamily(tx, r.family.ID, "refresh token used again"); err != nil {
+		return err
+	}
+	return store.Keep(errors.Join(badRefresh(), ErrReplay))
+}
+
+// spend marks the token and its parent used and the family alive, each in one
+// statement that also looks again at what load saw.
+func (t *Tokens) spend(tx *store.Tx, r *refreshRow) error {
+	alive, err := tx.One(`UPDATE token_family SET used_at = $1 WHERE id = $2 AND workspace = $3 AND revoked_at IS NULL`,
+		tx.Now, r.family.ID, r.family.Workspace)
+	if err != nil {
+		return err
+	}
+	spent, err := tx.One(`UPDATE refresh_token SET used_at = COALESCE(used_at, $1)
+		WHERE id = $2 AND workspace = $3 AND (child_used_at IS NULL OR child_used_at >= $4)`,
+		tx.Now, r.id, r.family.Workspace, tx.Now-ReuseWindow.Microseconds())
+	if err != nil {
+		return err
+	}
+	if !alive || !spent {
+		return badRefresh()
+	}
+	_, err = tx.Exec(`UPDATE refresh_token SET child_used_at = $1
+		WHERE id = $2 AND workspace = $3 AND child_used_at IS NULL`, tx.Now, r.parent, r.family.Workspace)
+	return err
+}
+
+// narrow is what of the family's scopes the client asks for. It may ask for
+// less, never for more, and never for another resource (R415).
+func narrow(f Family, asked Asked) ([]string, *oauth.Error) {
+	for _, r := range asked.Resources {
+		if !oauth.SameResource(r, f.Resource) {
+			return nil, oauth.Errorf(oauth.InvalidTarget, "the refresh token is for %s", f.Resource)
+		}
+	}
+	if len(asked.Scopes) == 0 {
+		return f.Scopes, nil
+	}
+	var scopes []string
+	for _, s := range asked.Scopes {
+		switch {
+		case slices.Contains(f.Scopes, s):
+			scopes = append(scopes, s)
+		case s != "offline_access":
+			return nil, oauth.Errorf(oauth.InvalidScope, "the scope %s was not granted", s)
+		}
+	}
+	if len(scopes) == 0 {
+		return f.Scopes, nil
+	}
+	return scopes, nil
+}
+
+// Lookup finds the family of a refresh token that client presents, for
+// revocation (RFC 7009). found is false for anything that is not the client's own.
+func (t *Tokens) Lookup(tx *store.Tx, refresh, client string) (f Family, found bool, err error) {
+	id, presented, ok := Parse("rt_", refresh)
+	if !ok {
+		return Family{}, false, nil
+	}
+	row, err := t.load(tx, id)
+	if err != nil || row == nil || !presented.Matches(row.hash) || row.family.Client != client {
+		return Family{}, false, err
+	}
+	return row.family, true, nil
+}
