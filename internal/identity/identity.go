@@ -72,7 +72,9 @@ func (p *People) Open(ctx context.Context) error {
 }
 
 // DevMember is the identity of development mode; without it, nobody.
-func (p *People) DevMember(tx *store.Tx) (Member, bool, error) { return p.Member(tx, Workspace, devUser) }
+func (p *People) DevMember(tx *store.Tx) (Member, bool, error) {
+	return p.Member(tx, Workspace, devUser)
+}
 
 // add makes a person a member. What exists is left as it is.
 func (p *People) add(tx *store.Tx, person Person, rank principal.Rank) error {

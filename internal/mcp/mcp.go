@@ -65,8 +65,8 @@ func fault(code int, format string, args ...any) *Error {
 }
 
 // Parse reads exactly one message. When it refuses, the message it returns
-// still has the id if that was read before the fault, so the error can be
-// addressed; otherwise the answer's id is null (JSON-RPC 2.0 §5).
+// still has the id if one can be made out, so the error can be addressed;
+// otherwise the answer's id is null (JSON-RPC 2.0 §5).
 func Parse(data []byte) (Message, *Error) {
 	s := scan(data, false)
 	defer s.free()
@@ -81,15 +81,23 @@ func Parse(data []byte) (Message, *Error) {
 	}
 	var e envelope
 	if err := s.object(e.take); err != nil {
-		return e.addressed(), unreadable(err)
+		return addressed(data), unreadable(err)
 	}
 	if _, err := s.ReadToken(); !errors.Is(err, io.EOF) {
-		return e.addressed(), fault(ParseError, "something follows the message")
+		return addressed(data), fault(ParseError, "something follows the message")
 	}
 	if err := e.check(); err != nil {
-		return e.addressed(), err
+		return addressed(data), err
 	}
 	return e.Message, nil
+}
+
+// addressed is a message with the id found in a message that is refused.
+func addressed(data []byte) Message {
+	if id := Field(data, "id"); validID(id) {
+		return Message{ID: id}
+	}
+	return Message{}
 }
 
 // unreadable translates what the JSON reader found.
@@ -126,14 +134,6 @@ func (e *envelope) take(name, value []byte) {
 	case "error":
 		e.failure = value
 	}
-}
-
-// addressed is a message that carries its id and nothing else.
-func (e *envelope) addressed() Message {
-	if !validID(e.ID) {
-		return Message{}
-	}
-	return Message{ID: e.ID}
 }
 
 func (e *envelope) check() *Error {

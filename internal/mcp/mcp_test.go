@@ -81,6 +81,8 @@ func TestParseRefuses(t *testing.T) {
 		{"duplicate member", `{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}`, InvalidRequest, "1"},
 		{"duplicate by escape", `{"jsonrpc":"2.0","id":1,"method":"ping","m\u0065thod":"tools/call"}`, InvalidRequest, "1"},
 		{"duplicate deep inside", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1,"x":2}}}`, InvalidRequest, "1"},
+		{"duplicate before the id", `{"result":{"x":1,"x":2},"jsonrpc":"2.0","id":3}`, InvalidRequest, "3"},
+		{"invalid UTF-8 before the id", "{\"result\":\"\xff\",\"jsonrpc\":\"2.0\",\"id\":3}", ParseError, "3"},
 		{"duplicate id", `{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}`, InvalidRequest, "1"},
 		{"id null", `{"jsonrpc":"2.0","id":null,"method":"ping"}`, InvalidRequest, ""},
 		{"id object", `{"jsonrpc":"2.0","id":{},"method":"ping"}`, InvalidRequest, ""},

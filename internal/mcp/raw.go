@@ -19,13 +19,13 @@ type scanner struct {
 
 var scanners = sync.Pool{New: func() any { return new(scanner) }}
 
-// scan begins at the start of data. A lax scanner lets duplicate members pass:
-// it is for text that a strict one has read before.
+// scan begins at the start of data. A lax scanner lets duplicate members and
+// broken UTF-8 pass: it is for text that a strict one has judged before.
 func scan(data []byte, lax bool) *scanner {
 	s := scanners.Get().(*scanner)
 	s.data = data
 	s.in = *bytes.NewBuffer(data)
-	s.Reset(&s.in, jsontext.AllowDuplicateNames(lax))
+	s.Reset(&s.in, jsontext.AllowDuplicateNames(lax), jsontext.AllowInvalidUTF8(lax))
 	return s
 }
 

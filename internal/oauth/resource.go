@@ -19,9 +19,11 @@ func CheckResource(uri string) *Error {
 // SameResource reports whether two resource identifiers mean the same: the
 // case of scheme and host and one slash at the end of the path do not
 // count, everything else does (MCP authorization, canonical server URI).
-func SameResource(a, b string) bool { return a != "" && canonical(a) == canonical(b) }
+func SameResource(a, b string) bool { return a != "" && Canonical(a) == Canonical(b) }
 
-func canonical(uri string) string {
+// Canonical is the one spelling of a resource identifier: scheme and host in lower
+// case, no slash at the end of the path.
+func Canonical(uri string) string {
 	origin, path, query := cutOrigin(uri)
 	if strings.Contains(origin, "@") {
 		return uri

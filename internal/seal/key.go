@@ -49,7 +49,7 @@ func readKey(path string) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the master key could not be read: %w", err)
 	}
-	defer f.Close() // it was only read
+	defer func() { _ = f.Close() }() // it was only read
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("the master key could not be read: %w", err)
@@ -77,9 +77,9 @@ func createKey(path string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name()) // the key is the second name of the file
+	defer func() { _ = os.Remove(tmp.Name()) }() // the key is the second name of the file
 	master := make([]byte, keyLen)
-	rand.Read(master) // never fails
+	_, _ = rand.Read(master) // never fails
 	_, err = tmp.Write(master)
 	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
 		return err

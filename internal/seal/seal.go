@@ -80,7 +80,7 @@ var handleText = base64.RawURLEncoding.Strict()
 // ciphertext and tag. All before the nonce is authenticated with the place.
 func (b Box) seal(place string, plain []byte) ([]byte, error) {
 	dek := make([]byte, dekLen)
-	rand.Read(dek) // never fails
+	_, _ = rand.Read(dek) // never fails
 	wrapped, err := b.Keeper.Wrap(context.Background(), dek)
 	if err != nil {
 		return nil, fmt.Errorf("seal: the key of a value could not be wrapped: %w", err)

@@ -1,0 +1,85 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+)
+
+// A batch is events of many callers that share one commit. Who began it commits
+// it, as soon as the batch before is done; until then others may join.
+type batch struct {
+	rows   []*row
+	before <-chan struct{} // nil for the first
+	done   chan struct{}
+	err    error // valid when done is closed
+}
+
+// maxCommit bounds how long a commit may take before those who wait for it are
+// refused.
+const maxCommit = 10 * time.Second
+
+var errInside = errors.New("audit: Write was called inside a transaction; Append belongs there")
+
+// Write records events of something that happens outside the database. They are
+// durable when it returns nil, and not recorded when it returns an error, except
+// that a database that went away during the commit may have them. A write that
+// has begun is not given up when ctx ends; it takes 20 s at most.
+func (l *Log) Write(ctx context.Context, events ...Event) error {
+	if _, inside := ctx.(*store.Tx); inside {
+		return errInside
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	now := time.Now().UnixMicro()
+	rows := make([]*row, len(events))
+	for i, e := range events {
+		rows[i] = newRow(e, now)
+		if err := rows[i].fault(); err != nil {
+			return unrecorded(ctx, err)
+		}
+	}
+	b, first := l.join(rows)
+	if first {
+		l.commit(b)
+	}
+	<-b.done
+	if b.err != nil {
+		return unrecorded(ctx, b.err)
+	}
+	return nil
+}
+
+// join adds rows to the batch that takes more, and reports whether it is new.
+func (l *Log) join(rows []*row) (b *batch, first bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if first = l.open == nil; first {
+		l.open = &batch{before: l.last, done: make(chan struct{})}
+		l.last = l.open.done
+	}
+	l.open.rows = append(l.open.rows, rows...)
+	return l.open, first
+}
+
+func (l *Log) commit(b *batch) {
+	defer close(b.done)
+	if b.before != nil {
+		<-b.before
+	}
+	l.mu.Lock()
+	l.open = nil // nobody joins any more
+	l.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(context.Background(), maxCommit)
+	defer cancel()
+	b.err = l.DB.Do(ctx, func(tx *store.Tx) error {
+		for _, r := range b.rows {
+			tx.Buffer(r)
+		}
+		return nil
+	})
+}

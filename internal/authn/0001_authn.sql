@@ -1,0 +1,29 @@
+CREATE TABLE setup_code (
+	one        BIGINT PRIMARY KEY,
+	hash       BYTEA NOT NULL,
+	tries      BIGINT NOT NULL DEFAULT 0, -- wrong ones
+	expires_at BIGINT NOT NULL,
+	used_at    BIGINT
+);
+
+CREATE TABLE sign_in_link (
+	id         TEXT PRIMARY KEY,
+	hash       BYTEA NOT NULL,
+	workspace  TEXT NOT NULL,
+	user_id    TEXT NOT NULL,
+	flow       TEXT NOT NULL, -- the authorization that waits for this sign-in, or empty
+	created_at BIGINT NOT NULL,
+	expires_at BIGINT NOT NULL,
+	used_at    BIGINT
+);
+CREATE INDEX sign_in_link_user ON sign_in_link (user_id, created_at);
+
+CREATE TABLE browser_session (
+	id         TEXT PRIMARY KEY,
+	hash       BYTEA NOT NULL,
+	workspace  TEXT NOT NULL,
+	user_id    TEXT NOT NULL,
+	created_at BIGINT NOT NULL,
+	expires_at BIGINT NOT NULL,
+	ended_at   BIGINT
+);

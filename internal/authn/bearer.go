@@ -1,0 +1,137 @@
+package authn
+
+import (
+	"context"
+	"crypto/sha256"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/audit"
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/token"
+)
+
+// Codes of refused bearer tokens.
+var (
+	TokenMissing = problem.Code{
+		Name: "TOKEN_MISSING", Kind: problem.Unauthenticated,
+		Why: "the request carries no access token",
+		Fix: "sign in: the WWW-Authenticate header says where to begin",
+	}
+	TokenInvalid = problem.Code{
+		Name: "TOKEN_INVALID", Kind: problem.Unauthenticated,
+		Why: "it is expired, revoked, made for another server, or not one of ours",
+		Fix: "refresh it, or sign in again",
+	}
+)
+
+// Bearer says who calls, by the Authorization header (R501–R506). Without one
+// the caller is anonymous. A token is good only at the resource it was made for.
+// The error is a TokenInvalid; its cause, for the log, says what was wrong.
+func (a *Authn) Bearer(r *http.Request, resource string) (principal.Principal, error) {
+	p, err := a.bearer(r.Context(), r.Header.Values("Authorization"), resource)
+	if problem.Is(err, TokenInvalid) {
+		a.Audit.Stranger("bearer token refused: "+problem.From(err).Cause.Error(), audit.Prefix(r.RemoteAddr))
+	}
+	return p, err
+}
+
+func (a *Authn) bearer(ctx context.Context, values []string, resource string) (principal.Principal, error) {
+	if len(values) == 0 {
+		return principal.Principal{}, nil
+	}
+	scheme, raw, ok := strings.Cut(values[0], " ")
+	if len(values) > 1 || !ok || !strings.EqualFold(scheme, "Bearer") || raw == "" || strings.ContainsAny(raw, " ,\t") {
+		return principal.Principal{}, refuse(token.ErrToken("the header is not one bearer token"))
+	}
+	now := time.Now()
+	key := sha256.Sum256([]byte(raw))
+	entry, hit := a.verified.get(key, now)
+	if hit && !a.Tokens.Live(entry.claims.IDs()...) {
+		return principal.Principal{}, refuse(token.ErrToken("the token is revoked, or this node cannot tell"))
+	}
+	if !hit {
+		var err error
+		if entry, err = a.verify(ctx, raw); err != nil {
+			return principal.Principal{}, err
+		}
+		a.verified.put(key, entry, now)
+	}
+	if !entry.claims.For(resource) {
+		return principal.Principal{}, refuse(token.ErrToken("the token was made for another resource"))
+	}
+	p := entry.principal
+	p.Audience = resource
+	return p, nil
+}
+
+func refuse(cause error) error {
+	return TokenInvalid.New("the access token is not accepted").Because(cause)
+}
+
+// verify checks the token itself and that its subject is still a member.
+func (a *Authn) verify(ctx context.Context, raw string) (verified, error) {
+	c, err := a.Tokens.Verify(raw)
+	if err != nil {
+		return verified{}, refuse(err)
+	}
+	v := verified{claims: c}
+	err = a.DB.View(ctx, func(tx *store.Tx) error {
+		m, found, err := a.People.Member(tx, c.Workspace, c.Subject)
+		if err == nil && !found {
+			return refuse(token.ErrToken("the subject is no member"))
+		}
+		v.principal = m.Principal()
+		return err
+	})
+	v.principal.Client = c.Client
+	v.principal.Token = c.ID
+	v.principal.Expires = time.Unix(c.Expires, 0)
+	v.principal.Scopes = strings.Fields(c.Scope)
+	return v, err
+}
+
+// verified is a token that was found good.
+type verified struct {
+	principal principal.Principal
+	claims    token.Claims
+	until     time.Time // when it is looked at again
+}
+
+// cacheLife is how long a verified token is believed without asking again who
+// its subject is; cacheSize bounds the memory.
+const (
+	cacheLife = time.Minute
+	cacheSize = 10_000
+)
+
+// cache remembers verified tokens by their hash. What is revoked is asked at
+// every use, not remembered here.
+type cache struct {
+	mu sync.RWMutex
+	m  map[[sha256.Size]byte]verified
+}
+
+func (c *cache) get(key [sha256.Size]byte, now time.Time) (verified, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	v, ok := c.m[key]
+	return v, ok && now.Before(v.until)
+}
+
+func (c *cache) put(key [sha256.Size]byte, v verified, now time.Time) {
+	v.until = now.Add(cacheLife)
+	if v.principal.Expires.Before(v.until) {
+		v.until = v.principal.Expires
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m == nil || len(c.m) >= cacheSize {
+		c.m = map[[sha256.Size]byte]verified{}
+	}
+	c.m[key] = v
+}

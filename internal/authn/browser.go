@@ -1,0 +1,139 @@
+package authn
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"net/http"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/audit"
+	"github.com/gatehouse-mcp/gatehouse/internal/identity"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/token"
+)
+
+// The cookies. The first names the browser before anybody has signed in and
+// binds forms and waiting authorizations to it; the second is the session.
+const (
+	browserCookie = "__Host-gatehouse-browser"
+	sessionCookie = "__Host-gatehouse-session"
+)
+
+// A Browser is what a page knows of the browser that asks for it.
+type Browser struct {
+	secret string
+	Member identity.Member // of the session; zero without one
+	sid    string
+}
+
+// SignedIn reports whether the browser has a session of an active member.
+func (b Browser) SignedIn() bool { return b.Member.ID != "" }
+
+// Hash identifies the browser in the store.
+func (b Browser) Hash() []byte {
+	sum := sha256.Sum256([]byte(b.secret))
+	return sum[:]
+}
+
+// Is reports whether this is the browser with that hash.
+func (b Browser) Is(hash []byte) bool {
+	return b.secret != "" && subtle.ConstantTimeCompare(b.Hash(), hash) == 1
+}
+
+// FormToken goes into every form and comes back with it: another site can
+// neither read nor make it (R1208).
+func (b Browser) FormToken() string {
+	mac := hmac.New(sha256.New, []byte(b.secret))
+	mac.Write([]byte("form"))
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// OwnForm reports whether the posted form was made for this browser.
+func (b Browser) OwnForm(formToken string) bool {
+	return b.secret != "" && hmac.Equal([]byte(formToken), []byte(b.FormToken()))
+}
+
+// Browser reads the cookies. The browser is named, with a new cookie, if it has
+// no name yet and w is not nil.
+func (a *Authn) Browser(w http.ResponseWriter, r *http.Request) (Browser, error) {
+	var b Browser
+	if c, err := r.Cookie(browserCookie); err == nil && len(c.Value) == 43 {
+		b.secret = c.Value
+	} else if w != nil {
+		var random [32]byte
+		_, _ = rand.Read(random[:]) // never fails
+		b.secret = base64.RawURLEncoding.EncodeToString(random[:])
+		setCookie(w, browserCookie, b.secret, 0)
+	}
+	c, err := r.Cookie(sessionCookie)
+	if err != nil {
+		return b, nil
+	}
+	err = a.DB.View(r.Context(), func(tx *store.Tx) error {
+		b.Member, b.sid, err = a.session(tx, c.Value)
+		return err
+	})
+	return b, err
+}
+
+func (a *Authn) session(tx *store.Tx, raw string) (identity.Member, string, error) {
+	id, presented, ok := token.Parse("ses_", raw)
+	if !ok {
+		return identity.Member{}, "", nil
+	}
+	var hash []byte
+	var workspace, user string
+	rows, err := tx.Query(`SELECT hash, workspace, user_id FROM browser_session
+		WHERE id = $1 AND ended_at IS NULL AND expires_at > $2`, id, tx.Now)
+	if err != nil {
+		return identity.Member{}, "", err
+	}
+	defer func() { _ = rows.Close() }()
+	if !rows.Next() {
+		return identity.Member{}, "", rows.Err()
+	}
+	if err := rows.Scan(&hash, &workspace, &user); err != nil || !presented.Matches(hash) {
+		return identity.Member{}, "", err
+	}
+	if err := rows.Close(); err != nil {
+		return identity.Member{}, "", err
+	}
+	m, found, err := a.People.Member(tx, workspace, user)
+	if err != nil || !found {
+		return identity.Member{}, "", err
+	}
+	return m, id, nil
+}
+
+// begin makes a session: always a new one, so that a cookie from before the
+// sign-in is worth nothing after it (attack 111).
+func (a *Authn) begin(tx *store.Tx, workspace, user string) (token.Split, error) {
+	s := token.NewSplit("ses_")
+	_, err := tx.Exec(`INSERT INTO browser_session (id, hash, workspace, user_id, created_at, expires_at)
+		VALUES ($1, $2, $3, $4, $5, $6)`, s.ID, s.Hash, workspace, user, tx.Now, tx.Now+SessionLife.Microseconds())
+	return s, err
+}
+
+// SignOut ends the browser's session; without one it does nothing.
+func (a *Authn) SignOut(w http.ResponseWriter, r *http.Request, b Browser, ref string) error {
+	setCookie(w, sessionCookie, "", -1)
+	if b.sid == "" {
+		return nil
+	}
+	return a.DB.Do(r.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(`UPDATE browser_session SET ended_at = $1 WHERE id = $2 AND workspace = $3`, tx.Now, b.sid, b.Member.Workspace)
+		a.Audit.Append(tx, audit.Event{
+			Workspace: b.Member.Workspace, Actor: b.Member.Principal().Name(), Action: "session.end", Target: b.sid,
+			Outcome: audit.Allowed, Door: "web", Ref: ref,
+		})
+		return err
+	})
+}
+
+func setCookie(w http.ResponseWriter, name, value string, maxAge int) {
+	http.SetCookie(w, &http.Cookie{
+		Name: name, Value: value, Path: "/", MaxAge: maxAge, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	})
+}

@@ -1,0 +1,283 @@
+package authserver
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/authn"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
+)
+
+// Codes of pages: what cannot be told to the client.
+var (
+	clientUnknown = problem.Code{
+		Name: "CLIENT_UNKNOWN", Kind: problem.Invalid,
+		Why: "it may have registered long ago and been cleaned up, or at another server",
+		Fix: "remove the server in the app and add it again",
+	}
+	redirectMismatch = problem.Code{
+		Name: "REDIRECT_MISMATCH", Kind: problem.Invalid,
+		Why: "an app may send people only to an address that it registered",
+		Fix: "if you did not start this, close the page; if it is your app, register the address it uses",
+	}
+	requestUnreadable = problem.Code{
+		Name: "AUTHORIZE_REQUEST_UNREADABLE", Kind: problem.Invalid,
+		Why: "the app left out or repeated something that is needed to answer it",
+		Fix: "update the app, or start again in it",
+	}
+	devNeedsLoopback = problem.Code{
+		Name: "DEV_NEEDS_LOOPBACK", Kind: problem.Forbidden,
+		Why: "development mode allows everything by itself, so it answers programs on this computer only",
+		Fix: "start the server without --dev to connect other apps",
+	}
+	flowUnknown = problem.Code{
+		Name: "FLOW_UNKNOWN", Kind: problem.Forbidden,
+		Why: "it took longer than ten minutes, or it was begun in another browser",
+		Fix: "start again in the app",
+	}
+)
+
+// A flow is an authorization on its way. It lives in the store, bound to the
+// browser that began it, so any node can take the next step and nothing that is
+// trusted comes back from a form.
+type flow struct {
+	ID, Ref   string
+	browser   []byte
+	Client    Client
+	Redirect  string
+	State     string
+	Challenge string
+	Scopes    []string
+	Audience  tool.Audience
+	From      string
+	Created   int64
+	Expires   int64
+	Decided   *int64
+	Allowed   *bool
+	answer    []byte
+}
+
+const maxAuthorizeURL = 8 << 10
+
+// authorize begins an authorization (R301–R318). Faults of the client or the
+// redirect URI are shown; every other one is the client's to hear (R305).
+func (s *Server) authorize(w http.ResponseWriter, r *http.Request, ref string) error {
+	if len(r.URL.RawQuery) > maxAuthorizeURL {
+		return requestUnreadable.New("the app's request is too long")
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return requestUnreadable.New("the app's request cannot be read")
+	}
+	req, fault := oauth.ParseAuthorize(query)
+	if fault != nil && req.Unanswerable {
+		return requestUnreadable.New("the app's request is incomplete").WithWhy("%s", fault.Description)
+	}
+	f := flow{ID: store.ID("flow_"), Ref: ref, Redirect: req.RedirectURI, State: req.State, Challenge: req.Challenge, From: host(r.RemoteAddr)}
+	if f.Client, err = s.addressee(r.Context(), req); err != nil {
+		return err
+	}
+	if fault == nil {
+		fault = s.ask(&f, req)
+	}
+	if fault != nil {
+		return s.refuse(w, r, f, fault)
+	}
+	return s.begin(w, r, f, req)
+}
+
+// addressee is the client, if it may be answered at the redirect URI.
+func (s *Server) addressee(ctx context.Context, req oauth.AuthorizeRequest) (c Client, err error) {
+	var found bool
+	err = s.DB.View(ctx, func(tx *store.Tx) error {
+		c, found, err = s.client(tx, req.ClientID)
+		return err
+	})
+	switch {
+	case err != nil:
+		return c, err
+	case !found:
+		return c, clientUnknown.New("this app isn't known here")
+	case !oauth.MatchRedirect(c.Redirects, req.RedirectURI):
+		return c, redirectMismatch.New("this app asked to be sent somewhere it didn't register").
+			WithWhy("it asked for %.200s, which is not among the addresses it registered", req.RedirectURI)
+	}
+	return c, nil
+}
+
+// ask works out for which audience and scopes the client asks.
+func (s *Server) ask(f *flow, req oauth.AuthorizeRequest) *oauth.Error {
+	var found bool
+	if f.Audience, found = s.audience(req.Resources); !found {
+		return oauth.Errorf(oauth.InvalidTarget, "there is no such resource here")
+	}
+	f.Scopes = s.known(req.Scopes)
+	if len(f.Scopes) == 0 {
+		if slices.ContainsFunc(req.Scopes, func(s string) bool { return s != offlineAccess }) {
+			return oauth.Errorf(oauth.InvalidScope, "none of the scopes asked for exists here")
+		}
+		f.Scopes = f.Audience.Scopes
+	}
+	if !slices.Contains(f.Client.Grants, grantCode) {
+		return oauth.Errorf(oauth.UnauthorizedClient, "the client did not register for authorization_code")
+	}
+	return nil
+}
+
+// offlineAccess is accepted and needs no answer: refresh tokens are always issued.
+const offlineAccess = "offline_access"
+
+// audience finds the resource asked for. None, or the bare origin, means the
+// common endpoint (C13).
+func (s *Server) audience(asked []string) (tool.Audience, bool) {
+	switch {
+	case len(asked) == 0:
+		return s.Registry.Audience(s.Public, "")
+	case len(asked) > 1:
+		return tool.Audience{}, false
+	case oauth.SameResource(asked[0], s.Public):
+		return s.Registry.Audience(s.Public, "")
+	}
+	return s.Registry.AudienceAt(s.Public, oauth.Canonical(asked[0]))
+}
+
+// known are the scopes that exist; others are dropped (R315).
+func (s *Server) known(asked []string) []string {
+	exist := s.Registry.Scopes()
+	return slices.DeleteFunc(slices.Clone(asked), func(scope string) bool { return !slices.Contains(exist, scope) })
+}
+
+// begin parks the authorization and takes its first step.
+func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth.AuthorizeRequest) error {
+	if s.Dev {
+		return s.approve(w, r, f)
+	}
+	b, err := s.Authn.Browser(w, r)
+	if err != nil {
+		return err
+	}
+	if prompts := strings.Fields(req.Prompt); slices.Contains(prompts, "none") {
+		code := oauth.ConsentRequired // consent is asked at every authorization
+		if !b.SignedIn() {
+			code = oauth.LoginRequired
+		}
+		return s.refuse(w, r, f, oauth.Errorf(code, "a person has to answer"))
+	}
+	f.browser = b.Hash()
+	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(`INSERT INTO flow
+			(id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from, created_at, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+			f.ID, f.Ref, f.browser, f.Client.ID, f.Redirect, f.State, f.Challenge, strings.Join(f.Scopes, " "), f.Audience.URL,
+			f.From, tx.Now, tx.Now+FlowLife.Microseconds())
+		f.Created = tx.Now
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.next(w, r, b, f)
+}
+
+// step is one thing that may have to happen before the client is answered.
+type step struct {
+	name   string
+	needed func(authn.Browser, flow) bool
+	take   func(*Server, http.ResponseWriter, *http.Request, authn.Browser, flow) error
+}
+
+// steps in their order. They do not know each other: each records what the
+// person did and comes back to resume.
+var steps = []step{
+	{"answered", func(_ authn.Browser, f flow) bool { return f.Decided != nil }, (*Server).goBack},
+	{"login", func(b authn.Browser, _ flow) bool { return !b.SignedIn() }, (*Server).signIn},
+	{"consent", func(authn.Browser, flow) bool { return true }, (*Server).askConsent},
+}
+
+// next takes the first step that is needed.
+func (s *Server) next(w http.ResponseWriter, r *http.Request, b authn.Browser, f flow) error {
+	i := slices.IndexFunc(steps, func(st step) bool { return st.needed(b, f) })
+	return steps[i].take(s, w, r, b, f)
+}
+
+// resume goes on with an authorization, after any step.
+func (s *Server) resume(w http.ResponseWriter, r *http.Request, _ string) error {
+	b, f, err := s.own(w, r, r.PathValue("flow"))
+	if err != nil {
+		return err
+	}
+	return s.next(w, r, b, f)
+}
+
+// own loads an authorization for the browser that began it, and for no other.
+func (s *Server) own(w http.ResponseWriter, r *http.Request, id string) (b authn.Browser, f flow, err error) {
+	if b, err = s.Authn.Browser(w, r); err != nil {
+		return b, f, err
+	}
+	var found bool
+	err = s.DB.View(r.Context(), func(tx *store.Tx) error {
+		f, found, err = s.load(tx, id)
+		return err
+	})
+	if err == nil && (!found || !b.Is(f.browser)) {
+		err = flowUnknown.New("this request can't be continued here")
+	}
+	return b, f, err
+}
+
+func (s *Server) load(tx *store.Tx, id string) (f flow, found bool, err error) {
+	var client, scopes, resource string
+	err = tx.QueryRow(`SELECT id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from,
+			created_at, expires_at, decided_at, allowed, answer
+		FROM flow WHERE id = $1 AND expires_at > $2`, id, tx.Now).
+		Scan(&f.ID, &f.Ref, &f.browser, &client, &f.Redirect, &f.State, &f.Challenge, &scopes, &resource, &f.From,
+			&f.Created, &f.Expires, &f.Decided, &f.Allowed, &f.answer)
+	if errors.Is(err, sql.ErrNoRows) {
+		return f, false, nil
+	}
+	if err != nil {
+		return f, false, err
+	}
+	f.browser, f.answer = bytes.Clone(f.browser), bytes.Clone(f.answer)
+	f.Scopes = strings.Fields(scopes)
+	f.Client, found, err = s.client(tx, client)
+	if err != nil || !found {
+		return f, false, err
+	}
+	f.Audience, found = s.Registry.AudienceAt(s.Public, resource)
+	return f, found, nil
+}
+
+func (s *Server) signIn(w http.ResponseWriter, r *http.Request, _ authn.Browser, f flow) error {
+	return s.Pages.SignIn(w, r, f.ID)
+}
+
+// refuse tells the client why not, at its redirect URI (RFC 6749 4.1.2.1, R313,
+// R116).
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, f flow, e *oauth.Error) error {
+	http.Redirect(w, r, s.location(f, url.Values{"error": {e.Code}, "error_description": {e.Description}}), http.StatusSeeOther)
+	return nil
+}
+
+// location is the redirect URI with an answer: state untouched and iss always
+// (RFC 9207).
+func (s *Server) location(f flow, answer url.Values) string {
+	answer.Set("iss", s.Issuer)
+	if f.State != "" {
+		answer.Set("state", f.State)
+	}
+	separator := "?"
+	if strings.Contains(f.Redirect, "?") {
+		separator = "&"
+	}
+	return f.Redirect + separator + answer.Encode()
+}

@@ -1,0 +1,212 @@
+// Package authserver is the OAuth 2.1 authorization server: discovery,
+// registration, authorization, tokens and revocation.
+//
+// A fault of the client or of its redirect URI is shown on a page and never
+// redirected. Everything is validated before anything is consumed, consuming is
+// one statement, and every token is bound to a client, a member and an audience.
+package authserver
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/audit"
+	"github.com/gatehouse-mcp/gatehouse/internal/authn"
+	"github.com/gatehouse-mcp/gatehouse/internal/identity"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/seal"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/token"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
+)
+
+//go:embed *.sql
+var migrations embed.FS
+
+// Lifetimes of what waits.
+const (
+	FlowLife = 10 * time.Minute // R306
+	CodeLife = 2 * time.Minute  // R310
+)
+
+// Server is the authorization server. Set the fields, call Open, mount Routes.
+type Server struct {
+	DB       *store.DB
+	Box      *seal.Box
+	Audit    *audit.Log
+	Tokens   *token.Tokens
+	People   *identity.People
+	Authn    *authn.Authn
+	Registry *tool.Registry
+	Pages    Pages
+	Log      *slog.Logger
+	Issuer   string // issuer identifier (RFC 8414)
+	Public   string // where the MCP endpoints are
+	Dev      bool   // sign-in and consent approve themselves for loopback redirects (R317)
+}
+
+// Pages are what people see. Each call answers the request.
+type Pages interface {
+	SignIn(w http.ResponseWriter, r *http.Request, flow string) error
+	Consent(w http.ResponseWriter, r *http.Request, ask Ask) error
+	HandBack(w http.ResponseWriter, r *http.Request, answer Answer) error
+	Problem(w http.ResponseWriter, r *http.Request, ref string, err error)
+}
+
+// Open makes the tables.
+func (s *Server) Open(ctx context.Context) error {
+	return s.DB.Migrate(ctx, "authserver", migrations)
+}
+
+// prefixes are the three families of paths that all answer (C01). The first is
+// the one that the metadata names.
+var prefixes = []string{"/oauth", "/mcp", ""}
+
+// Routes mounts the endpoints.
+func (s *Server) Routes(mux *http.ServeMux) {
+	for _, prefix := range prefixes {
+		mux.Handle("GET "+prefix+"/authorize", s.page(s.authorize))
+		mux.Handle(prefix+"/token", s.machine(http.MethodPost, s.token))
+		mux.Handle(prefix+"/register", s.machine(http.MethodPost, s.register))
+		mux.Handle(prefix+"/revoke", s.machine(http.MethodPost, s.revoke))
+	}
+	mux.Handle("GET /consent/{flow}", s.page(s.resume))
+	mux.Handle("POST /consent", s.page(s.decide))
+	mux.Handle("GET /return/{flow}", s.page(s.handBack))
+
+	mux.Handle("/.well-known/"+oauth.ServerSuffix, s.machine(http.MethodGet, s.serverMetadata))
+	mux.Handle("/.well-known/"+oauth.OpenIDSuffix, s.machine(http.MethodGet, s.serverMetadata))
+	mux.Handle("/.well-known/"+oauth.ResourceSuffix, s.machine(http.MethodGet, s.resourceMetadata))
+	mux.Handle("/.well-known/"+oauth.ResourceSuffix+"/{path...}", s.machine(http.MethodGet, s.resourceMetadata))
+	mux.Handle("/.well-known/jwks.json", s.machine(http.MethodGet, s.jwks))
+}
+
+// handler answers a request whose flow has a reference, or says why it did not.
+type handler func(w http.ResponseWriter, r *http.Request, ref string) error
+
+// page adapts a handler of pages: an error becomes the page for people.
+func (s *Server) page(h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ref := store.ID("req_")
+		if err := h(w, r, ref); err != nil {
+			s.Pages.Problem(w, r, ref, err)
+		}
+	})
+}
+
+// machine adapts a handler of an endpoint for programs: open to every origin,
+// because it uses no cookie (R102), and an error becomes OAuth's JSON (R407).
+func (s *Server) machine(method string, h handler) http.Handler {
+	allowed := method + ", OPTIONS"
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("Access-Control-Allow-Origin", "*")
+		header.Set("X-Content-Type-Options", "nosniff")
+		switch {
+		case r.Method == http.MethodOptions:
+			header.Set("Access-Control-Allow-Methods", allowed)
+			header.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, MCP-Protocol-Version")
+			header.Set("Access-Control-Max-Age", "86400")
+			w.WriteHeader(http.StatusNoContent)
+			return
+		case r.Method != method && (method != http.MethodGet || r.Method != http.MethodHead):
+			header.Set("Allow", allowed)
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		ref := store.ID("req_")
+		if err := h(w, r, ref); err != nil {
+			s.fail(w, r, ref, err)
+		}
+	})
+}
+
+// fail answers with OAuth's JSON. What is not an OAuth error reveals nothing but
+// the reference.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, ref string, err error) {
+	e := oauthError(err, ref)
+	if e.Status >= http.StatusInternalServerError {
+		s.Log.Error("request failed", "ref", ref, "path", r.URL.Path, "err", err)
+	}
+	if e.Code == oauth.InvalidClient {
+		w.Header().Set("WWW-Authenticate", `Basic realm="gatehouse"`)
+	}
+	reply(w, e.Status, oauth.ErrorResponse{Error: e.Code, Description: e.Description})
+}
+
+func reply(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the caller is gone
+}
+
+// publish answers with a document that anybody may keep for a while.
+func publish(w http.ResponseWriter, body any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	return json.NewEncoder(w).Encode(body)
+}
+
+// serverMetadata is RFC 8414's document, and the same under OpenID Connect's name
+// (R101–R106, R116).
+func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ string) error {
+	at := s.Issuer + prefixes[0]
+	return publish(w, oauth.ServerMetadata{
+		Issuer:                s.Issuer,
+		AuthorizationEndpoint: at + "/authorize",
+		TokenEndpoint:         at + "/token",
+		RegistrationEndpoint:  at + "/register",
+		RevocationEndpoint:    at + "/revoke",
+		JWKSURI:               s.Issuer + "/.well-known/jwks.json",
+		ScopesSupported:       append(s.Registry.Scopes(), "offline_access"),
+		ResponseTypes:         []string{"code"},
+		ResponseModes:         []string{"query"}, // C05
+		GrantTypes:            grantNames(),
+		TokenAuthMethods:      authMethods,
+		RevocationAuthMethods: authMethods,
+		ChallengeMethods:      []string{"S256"},
+		IssParameter:          true,
+	})
+}
+
+// resourceMetadata is RFC 9728's document of one MCP endpoint. At the root it is
+// that of the common endpoint (R107, R108).
+func (s *Server) resourceMetadata(w http.ResponseWriter, r *http.Request, _ string) error {
+	resource := s.Public + "/mcp"
+	if path := r.PathValue("path"); path != "" {
+		resource = s.Public + "/" + path
+	}
+	a, found := s.Registry.AudienceAt(s.Public, resource)
+	if !found {
+		w.WriteHeader(http.StatusNotFound)
+		return nil
+	}
+	return publish(w, oauth.ResourceMetadata{
+		Resource:             a.URL,
+		AuthorizationServers: []string{s.Issuer},
+		ScopesSupported:      a.Scopes,
+		BearerMethods:        []string{"header"},
+		Name:                 "Gatehouse",
+	})
+}
+
+func (s *Server) jwks(w http.ResponseWriter, _ *http.Request, _ string) error {
+	return publish(w, json.RawMessage(s.Tokens.JWKS()))
+}
+
+// oauthError is err in OAuth's words.
+func oauthError(err error, ref string) *oauth.Error {
+	if e, ok := asOAuth(err); ok {
+		return e
+	}
+	if problem.From(err).Kind == problem.Unavailable {
+		return oauth.Errorf(oauth.TemporarilyUnavailable, "try again later; reference %s", ref)
+	}
+	return oauth.Errorf(oauth.ServerError, "something failed that should not; reference %s", ref)
+}

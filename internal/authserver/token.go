@@ -1,0 +1,327 @@
+package authserver
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/audit"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/token"
+)
+
+// The grant types, in the order of the metadata.
+const (
+	grantCode    = "authorization_code"
+	grantRefresh = "refresh_token"
+)
+
+// A grant turns what a client presents into tokens. What all grants share, the
+// client before and the member and the record after, is done around redeem, so
+// that no grant can forget it.
+type grant struct {
+	name   string
+	redeem func(*Server, *store.Tx, Client, url.Values) (issue, error)
+}
+
+func grants() []grant {
+	return []grant{
+		{grantCode, (*Server).redeemCode},
+		{grantRefresh, (*Server).redeemRefresh},
+	}
+}
+
+func grantNames() []string {
+	var names []string
+	for _, g := range grants() {
+		names = append(names, g.name)
+	}
+	return names
+}
+
+// issue is what a grant made.
+type issue struct {
+	family token.Family
+	pair   token.Pair
+	ref    string // of the flow in which the person consented; empty if not known
+}
+
+// token is the token endpoint (RFC 6749 §3.2, R401–R420).
+func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error {
+	form, err := readForm(w, r)
+	if err != nil {
+		return err
+	}
+	var made issue
+	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
+		c, err := s.authenticate(tx, r, form)
+		if err != nil {
+			return err
+		}
+		made, err = s.redeem(tx, c, form)
+		return s.recorded(tx, c, form, made, ref, err)
+	})
+	if err != nil {
+		if e, ok := asOAuth(err); ok && e.Status < http.StatusInternalServerError {
+			s.Audit.Stranger("token request refused: "+e.Code, audit.Prefix(r.RemoteAddr))
+		}
+		return err
+	}
+	reply(w, http.StatusOK, oauth.TokenResponse{
+		AccessToken: made.pair.Access, TokenType: "Bearer", ExpiresIn: int64(made.pair.Expires.Seconds()),
+		RefreshToken: made.pair.Refresh, Scope: strings.Join(made.pair.Scopes, " "),
+	})
+	return nil
+}
+
+// readForm reads parameters from the body and from nowhere else (attack 30).
+func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/x-www-form-urlencoded" {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "send the parameters as application/x-www-form-urlencoded")
+	}
+	if r.URL.RawQuery != "" {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "parameters belong in the body, not in the address")
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
+	if err != nil {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "the body has more than %d bytes, or did not arrive whole", maxForm)
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "the body cannot be read")
+	}
+	for name, values := range form {
+		if len(values) > 1 && name != "resource" {
+			return nil, oauth.Errorf(oauth.InvalidRequest, "%.40s is given twice", name)
+		}
+	}
+	return form, nil
+}
+
+// redeem finds the grant by its name and checks what all grants have in common.
+func (s *Server) redeem(tx *store.Tx, c Client, form url.Values) (issue, error) {
+	name := form.Get("grant_type")
+	i := slices.IndexFunc(grants(), func(g grant) bool { return g.name == name })
+	switch {
+	case name == "":
+		return issue{}, oauth.Errorf(oauth.InvalidRequest, "grant_type is missing")
+	case i < 0:
+		return issue{}, oauth.Errorf(oauth.UnsupportedGrantType, "there is no grant type %.40q", name)
+	case !slices.Contains(c.Grants, name):
+		return issue{}, oauth.Errorf(oauth.UnauthorizedClient, "the client did not register for %s", name)
+	}
+	made, err := grants()[i].redeem(s, tx, c, form)
+	if err != nil {
+		return made, err
+	}
+	// An error from here on rolls back what redeem spent and made.
+	_, found, err := s.People.Member(tx, made.family.Workspace, made.family.User)
+	if err == nil && !found {
+		err = oauth.Errorf(oauth.InvalidGrant, "the person is no member any more")
+	}
+	if err == nil {
+		if _, found = s.Registry.AudienceAt(s.Public, made.family.Resource); !found {
+			err = oauth.Errorf(oauth.InvalidTarget, "%s is not here any more", made.family.Resource)
+		}
+	}
+	return made, err
+}
+
+// recorded appends the event of an issued token, or of a replay that revoked a
+// family. Other refusals change nothing and are only counted.
+func (s *Server) recorded(tx *store.Tx, c Client, form url.Values, made issue, ref string, err error) error {
+	replay := errors.Is(err, token.ErrReplay)
+	if err != nil && !replay {
+		return err
+	}
+	if made.ref != "" {
+		ref = made.ref
+	}
+	event := audit.Event{
+		Workspace: made.family.Workspace, Actor: "member:" + made.family.User, Client: c.ID, Token: made.pair.Token,
+		Action: "token.issue", Target: made.family.ID, Outcome: audit.Allowed, Door: "oauth", Ref: ref,
+		Detail: map[string]string{
+			"grant": form.Get("grant_type"), "scopes": strings.Join(made.pair.Scopes, " "), "audience": made.family.Resource,
+		},
+	}
+	if replay {
+		event.Action, event.Outcome, event.Code = "token.replay", audit.Denied, "TOKEN_REPLAYED"
+		event.Detail = map[string]string{"grant": form.Get("grant_type")}
+	}
+	s.Audit.Append(tx, event)
+	return err
+}
+
+// badCode is the one answer for every code that is not good.
+func badCode() *oauth.Error {
+	return oauth.Errorf(oauth.InvalidGrant, "the code is not good; start again")
+}
+
+// maxVerifiers is how many wrong verifiers a code survives.
+const maxVerifiers = 5
+
+type code struct {
+	id, redirect, challenge string
+	hash                    []byte
+	family                  token.Family
+	ref                     string
+	tries, expires          int64
+	used                    *int64
+}
+
+// redeemCode is the authorization code grant (R403–R406, attacks 23–29): judge
+// first, spend in one statement, sign in the same transaction. So a typo or a
+// failing key burns nothing, and a second use revokes what the first one made.
+func (s *Server) redeemCode(tx *store.Tx, c Client, form url.Values) (issue, error) {
+	id, presented, ok := token.Parse("code_", form.Get("code"))
+	if !ok {
+		return issue{}, badCode()
+	}
+	row, err := loadCode(tx, id)
+	if err != nil {
+		return issue{}, err
+	}
+	if row == nil || !presented.Matches(row.hash) || row.family.Client != c.ID {
+		return issue{}, badCode()
+	}
+	made := issue{family: row.family, ref: row.ref}
+	if row.used != nil {
+		return made, s.replayed(tx, row)
+	}
+	if err := s.judgeCode(tx, row, form); err != nil {
+		return made, err
+	}
+	won, err := tx.One(`UPDATE authorization_code SET used_at = $1
+		WHERE id = $2 AND workspace = $3 AND used_at IS NULL AND expires_at > $1`, tx.Now, row.id, row.family.Workspace)
+	if err != nil {
+		return made, err
+	}
+	if !won {
+		return made, s.replayed(tx, row) // another request was first
+	}
+	made.pair, err = s.Tokens.Start(tx, row.family)
+	return made, err
+}
+
+func loadCode(tx *store.Tx, id string) (*code, error) {
+	r := code{id: id}
+	var scopes string
+	err := tx.QueryRow(`SELECT hash, workspace, user_id, client, consent, redirect_uri, challenge, scopes, resource, family, ref, tries, expires_at, used_at
+		FROM authorization_code WHERE id = $1`, id). // its workspace is read from it
+		Scan(&r.hash, &r.family.Workspace, &r.family.User, &r.family.Client, &r.family.Consent, &r.redirect, &r.challenge,
+			&scopes, &r.family.Resource, &r.family.ID, &r.ref, &r.tries, &r.expires, &r.used)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	r.hash, r.family.Scopes = bytes.Clone(r.hash), strings.Fields(scopes)
+	return &r, err
+}
+
+// replayed revokes what came of the code, and keeps that although the request
+// fails (R319).
+func (s *Server) replayed(tx *store.Tx, row *code) error {
+	if err := s.Tokens.RevokeFamily(tx, row.family.ID, "authorization code used again"); err != nil {
+		return err
+	}
+	return store.Keep(errors.Join(badCode(), token.ErrReplay))
+}
+
+func (s *Server) judgeCode(tx *store.Tx, row *code, form url.Values) error {
+	if row.expires <= tx.Now || row.tries >= maxVerifiers {
+		return badCode()
+	}
+	if uri := form.Get("redirect_uri"); uri != "" && uri != row.redirect {
+		return badCode()
+	}
+	for _, asked := range form["resource"] {
+		if a, found := s.audience([]string{asked}); !found || a.URL != row.family.Resource {
+			return oauth.Errorf(oauth.InvalidTarget, "the code is for %s", row.family.Resource)
+		}
+	}
+	scopes, fault := oauth.ParseScopes(form.Get("scope"))
+	if fault != nil {
+		return fault
+	}
+	for _, scope := range scopes {
+		if scope != offlineAccess && !slices.Contains(row.family.Scopes, scope) {
+			return oauth.Errorf(oauth.InvalidScope, "the scope %s was not granted", scope)
+		}
+	}
+	if !oauth.VerifyPKCE(row.challenge, form.Get("code_verifier")) {
+		_, err := tx.Exec(`UPDATE authorization_code SET tries = tries + 1 WHERE id = $1 AND workspace = $2`, row.id, row.family.Workspace)
+		if err != nil {
+			return err
+		}
+		return store.Keep(badCode())
+	}
+	return nil
+}
+
+// redeemRefresh is the refresh token grant (R412, R413).
+func (s *Server) redeemRefresh(tx *store.Tx, c Client, form url.Values) (issue, error) {
+	scopes, fault := oauth.ParseScopes(form.Get("scope"))
+	if fault != nil {
+		return issue{}, fault
+	}
+	var resources []string
+	for _, asked := range form["resource"] {
+		a, found := s.audience([]string{asked})
+		if !found {
+			return issue{}, oauth.Errorf(oauth.InvalidTarget, "there is no such resource here")
+		}
+		resources = append(resources, a.URL)
+	}
+	family, pair, err := s.Tokens.Rotate(tx, form.Get("refresh_token"), token.Asked{Client: c.ID, Scopes: scopes, Resources: resources})
+	return issue{family: family, pair: pair}, err
+}
+
+// revoke is RFC 7009 (R416, attack 124). What is not the client's own token is
+// answered like success and left alone.
+func (s *Server) revoke(w http.ResponseWriter, r *http.Request, ref string) error {
+	form, err := readForm(w, r)
+	if err != nil {
+		return err
+	}
+	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
+		c, err := s.authenticate(tx, r, form)
+		if err != nil {
+			return err
+		}
+		raw := form.Get("token")
+		if raw == "" {
+			return oauth.Errorf(oauth.InvalidRequest, "token is missing")
+		}
+		if f, found, err := s.Tokens.Lookup(tx, raw, c.ID); err != nil || found {
+			return errors.Join(err, s.revoked(tx, f, f.ID, ref, func() error { return s.Tokens.RevokeFamily(tx, f.ID, "revoked by its client") }))
+		}
+		claims, err := s.Tokens.Verify(raw)
+		if err != nil || claims.Client != c.ID {
+			return nil // nothing of this client's that works
+		}
+		f := token.Family{ID: claims.Family, Workspace: claims.Workspace, User: claims.Subject, Client: c.ID}
+		return s.revoked(tx, f, claims.ID, ref, func() error { return s.Tokens.Revoke(tx, claims.ID, token.AccessLife) })
+	})
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func (s *Server) revoked(tx *store.Tx, f token.Family, target, ref string, revoke func() error) error {
+	s.Audit.Append(tx, audit.Event{
+		Workspace: f.Workspace, Actor: "member:" + f.User, Client: f.Client, Action: "token.revoke", Target: target,
+		Outcome: audit.Allowed, Door: "oauth", Ref: ref,
+	})
+	return revoke()
+}
+
+func asOAuth(err error) (*oauth.Error, bool) { return errors.AsType[*oauth.Error](err) }

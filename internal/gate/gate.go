@@ -1,0 +1,241 @@
+// Package gate is the one way to call a tool: policy enforcement point and
+// policy decision point in one.
+//
+// Every door turns what it received into a Call, and nothing else calls a tool.
+// What is hidden from a caller cannot be called by it: listing and calling take
+// the same decision. Every decision leaves exactly one outcome event; where the
+// event cannot be written, nothing is done.
+package gate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/audit"
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
+)
+
+// Codes of refused calls.
+var (
+	SignInNeeded = problem.Code{
+		Name: "SIGN_IN_NEEDED", Kind: problem.Unauthenticated,
+		Why: "only tools that anyone may use can be called without an access token",
+		Fix: "sign in first",
+	}
+	ToolUnknown = problem.Code{
+		Name: "TOOL_UNKNOWN", Kind: problem.NotFound,
+		Why: "no tool of this name is offered here to this caller",
+		Fix: "list the tools and use a name from the list",
+	}
+	ScopeRequired = problem.Code{
+		Name: "SCOPE_REQUIRED", Kind: problem.Forbidden,
+		Why: "the access token was granted for less",
+		Fix: "sign in again and allow what the tool needs",
+	}
+	RankTooLow = problem.Code{
+		Name: "RANK_TOO_LOW", Kind: problem.Forbidden,
+		Why: "your role in this workspace does not include this tool",
+		Fix: "ask an owner of the workspace",
+	}
+	DirectOnly = problem.Code{
+		Name: "DIRECT_ONLY", Kind: problem.Forbidden,
+		Why: "this tool is for people acting directly, not for apps on their behalf",
+		Fix: "use the command line on the server or the pages",
+	}
+)
+
+// Call is a wish to call a tool.
+type Call struct {
+	Principal principal.Principal
+	Name      string          // the full name
+	Params    json.RawMessage // of tools/call as received; nil from doors that have none
+	Args      json.RawMessage // a JSON object; nil asks "ever?" and not "now?"
+	Peer      tool.Peer       // nil where the door cannot reach the caller
+	Door      string          // where it came in: mcp, rest, socket
+	Remote    string          // address of the caller
+	Ref       string          // reference of the flow
+}
+
+// A Check is one objection. It is asked twice: with nil Args whether the caller
+// could ever call the tool, when it neither counts nor spends nor reads the
+// database; and with Args whether this call may happen now.
+type Check interface {
+	Name() string
+	Check(ctx context.Context, c Call, t tool.Tool) error
+}
+
+// Gate decides about calls and carries them out.
+type Gate struct {
+	DB       *store.DB
+	Audit    *audit.Log
+	Registry *tool.Registry
+	Checks   []Check // in this order; the first objection counts
+}
+
+// List are the tools that the principal could call, in a stable order (R704,
+// R720).
+func (g *Gate) List(ctx context.Context, p principal.Principal) []tool.Tool {
+	var tools []tool.Tool
+	for _, t := range g.Registry.All() {
+		if g.ever(ctx, Call{Principal: p, Name: t.FullName()}, t) == nil {
+			tools = append(tools, t)
+		}
+	}
+	return tools
+}
+
+// Do decides about the call, carries it out and records it. The answer is the
+// tool's output; for tools of servers behind us it is an MCP tool result.
+func (g *Gate) Do(ctx context.Context, c Call) (json.RawMessage, error) {
+	began := time.Now()
+	if len(c.Args) == 0 {
+		c.Args = json.RawMessage("{}")
+	}
+	t, err := g.decide(ctx, c)
+	if err != nil {
+		return nil, g.refused(ctx, c, err)
+	}
+	e := event(c)
+	if t.Inside != nil {
+		return g.inside(ctx, c, t, e)
+	}
+	return g.outside(ctx, c, t, e, began)
+}
+
+func (g *Gate) decide(ctx context.Context, c Call) (tool.Tool, error) {
+	t, found := g.Registry.Lookup(c.Name)
+	if !found {
+		return t, unknown(c)
+	}
+	ever := c
+	ever.Args = nil
+	if err := g.ever(ctx, ever, t); err != nil {
+		return t, err
+	}
+	if err := t.Fits(c.Args); err != nil {
+		return t, err
+	}
+	return t, g.check(ctx, c, t)
+}
+
+// ever decides whether the caller could call the tool at all.
+func (g *Gate) ever(ctx context.Context, c Call, t tool.Tool) error {
+	p := c.Principal
+	switch {
+	case max(p.Rank, principal.Anyone) < t.MayCall():
+		if p.Kind == principal.Anonymous {
+			return unknown(c)
+		}
+		return RankTooLow.New("%s is not for the role %s", c.Name, p.Rank)
+	case !t.ScopeMet(p):
+		err := ScopeRequired.New("%s needs the scope %s", c.Name, t.Scope)
+		err.Scope = t.Scope
+		return err
+	case t.Direct && !p.Direct():
+		return DirectOnly.New("%s cannot be called by an app", c.Name)
+	}
+	return g.check(ctx, c, t)
+}
+
+func (g *Gate) check(ctx context.Context, c Call, t tool.Tool) error {
+	for _, check := range g.Checks {
+		if err := check.Check(ctx, c, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unknown tells a stranger only that it has to sign in, whether or not there is
+// such a tool.
+func unknown(c Call) error {
+	if c.Principal.Kind == principal.Anonymous {
+		return SignInNeeded.New("%.128s cannot be called without signing in", c.Name)
+	}
+	return ToolUnknown.New("there is no tool %.128q here", c.Name)
+}
+
+func event(c Call) audit.Event {
+	return audit.Event{
+		Workspace: c.Principal.Workspace, Actor: c.Principal.Name(), Client: c.Principal.Client, Token: c.Principal.Token,
+		Action: "tool.call", Target: c.Name, Call: store.ID("call_"), Payload: audit.Digest(c.Args), Door: c.Door, Ref: c.Ref,
+		Outcome: audit.Allowed,
+	}
+}
+
+// ended says in the event how the call went.
+func ended(e audit.Event, began time.Time, outcome audit.Outcome, err error) audit.Event {
+	e.Outcome, e.Duration = outcome, time.Since(began).Microseconds()
+	if err != nil {
+		e.Code = "UPSTREAM_ERROR" // an error of the server behind us, passed on as it is
+		if known, ok := errors.AsType[*problem.Error](err); ok {
+			e.Code = known.Name
+		}
+	}
+	return e
+}
+
+// refused records the refusal. If that is not possible, the caller hears so.
+// Strangers are counted: they cannot fill the log.
+func (g *Gate) refused(ctx context.Context, c Call, err error) error {
+	if c.Principal.Kind == principal.Anonymous {
+		g.Audit.Stranger("tool call refused: "+problem.From(err).Name, audit.Prefix(c.Remote))
+		return err
+	}
+	e := event(c)
+	e.Call = ""
+	e.Outcome, e.Code = audit.Denied, problem.From(err).Name
+	if werr := g.Audit.Write(context.WithoutCancel(ctx), e); werr != nil {
+		return werr
+	}
+	return err
+}
+
+// inside runs the tool in one transaction with its event: no record, no change.
+func (g *Gate) inside(ctx context.Context, c Call, t tool.Tool, e audit.Event) (out json.RawMessage, err error) {
+	began := time.Now()
+	if c.Principal.Kind == principal.Anonymous {
+		g.Audit.Stranger("tool called: "+c.Name, audit.Prefix(c.Remote))
+	}
+	err = g.DB.Do(ctx, func(tx *store.Tx) (err error) {
+		if out, err = t.Inside(tx, c.Principal, c.Args); err == nil && c.Principal.Kind != principal.Anonymous {
+			g.Audit.Append(tx, ended(e, began, audit.Allowed, nil))
+		}
+		return err
+	})
+	if err == nil || c.Principal.Kind == principal.Anonymous {
+		return out, err
+	}
+	if werr := g.Audit.Write(context.WithoutCancel(ctx), ended(e, began, audit.Failed, err)); werr != nil {
+		return nil, werr
+	}
+	return nil, err
+}
+
+// outside runs a tool that reaches the world. A call that can change it is
+// recorded before, durably; every call is recorded before it is answered, also
+// when its caller is gone.
+func (g *Gate) outside(ctx context.Context, c Call, t tool.Tool, e audit.Event, began time.Time) (json.RawMessage, error) {
+	record := context.WithoutCancel(ctx)
+	if t.Effect != tool.Reads {
+		pending := e
+		pending.Outcome = audit.Pending
+		if err := g.Audit.Write(record, pending); err != nil {
+			return nil, err
+		}
+	}
+	out, err := t.Outside(ctx, tool.Request{Principal: c.Principal, Params: c.Params, Args: c.Args, Peer: c.Peer})
+	outcome := audit.Allowed
+	if err != nil {
+		outcome = audit.Failed
+	}
+	if werr := g.Audit.Write(record, ended(e, began, outcome, err)); werr != nil {
+		return nil, werr
+	}
+	return out, err
+}

@@ -1,0 +1,287 @@
+// Package mcpserver serves the gate over MCP: Streamable HTTP in the revisions
+// with a handshake, at the common endpoint and at one endpoint for each server.
+//
+// The caller is found out anew for every message and handed on as an argument;
+// a session id is no credential. The token is asked for before anything else is
+// said about an endpoint.
+package mcpserver
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/authn"
+	"github.com/gatehouse-mcp/gatehouse/internal/gate"
+	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/seal"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
+)
+
+// maxBody bounds a message, in bytes.
+const maxBody = 4 << 20
+
+// Server is the MCP door. Set the fields and mount Routes.
+type Server struct {
+	Gate     *gate.Gate
+	Authn    *authn.Authn
+	Registry *tool.Registry
+	Box      *seal.Box
+	Log      *slog.Logger
+	Public   string                   // public address, without a slash at the end
+	Origins  func(origin string) bool // which web pages may call (R736, R1411)
+	Version  string
+
+	running calls
+}
+
+// Routes mounts the endpoints.
+func (s *Server) Routes(mux *http.ServeMux) {
+	mux.HandleFunc("/mcp", func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, "") })
+	mux.HandleFunc("/s/{server}/mcp", func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, r.PathValue("server")) })
+}
+
+// An exchange is one request to an endpoint and all that is known about it.
+type exchange struct {
+	w         http.ResponseWriter
+	r         *http.Request
+	audience  tool.Audience
+	principal principal.Principal
+	msg       mcp.Message
+	session   string // the random part of its session id; empty without one
+	ref       string
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, origin string) {
+	x := &exchange{w: w, r: r, ref: store.ID("req_")}
+	if !s.allowOrigin(x) {
+		return
+	}
+	var found bool
+	if x.audience, found = s.Registry.Audience(s.Public, origin); !found {
+		http.Error(w, "there is no server of this name here", http.StatusNotFound)
+		return
+	}
+	var err error
+	if x.principal, err = s.Authn.Bearer(r, x.audience.URL); err != nil {
+		s.refuse(x, err)
+		return
+	}
+	switch r.Method {
+	case http.MethodPost:
+		s.post(x)
+	default: // no stream outside a request, and sessions end by themselves
+		if x.principal.Kind == principal.Anonymous {
+			s.refuse(x, authn.TokenMissing.New("an access token is needed"))
+			return
+		}
+		w.Header().Set("Allow", "POST, OPTIONS")
+		w.WriteHeader(http.StatusMethodNotAllowed)
+	}
+}
+
+// allowOrigin answers preflights and refuses web pages that may not call.
+func (s *Server) allowOrigin(x *exchange) bool {
+	origin := x.r.Header.Get("Origin")
+	if origin == "" && x.r.Method != http.MethodOptions {
+		return true
+	}
+	if len(x.r.Header.Values("Origin")) != 1 || !s.Origins(origin) {
+		http.Error(x.w, "this web page may not call this server", http.StatusForbidden)
+		return false
+	}
+	h := x.w.Header()
+	h.Set("Access-Control-Allow-Origin", origin)
+	h.Add("Vary", "Origin")
+	h.Set("Access-Control-Expose-Headers", "Mcp-Session-Id, WWW-Authenticate")
+	if x.r.Method != http.MethodOptions {
+		return true
+	}
+	h.Set("Access-Control-Allow-Methods", "POST, OPTIONS")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version")
+	x.w.WriteHeader(http.StatusNoContent)
+	return false
+}
+
+func (s *Server) post(x *exchange) {
+	body, status := read(x)
+	if status != 0 {
+		http.Error(x.w, "send one JSON-RPC message of at most 4 MiB as application/json", status)
+		return
+	}
+	msg, fault := mcp.Parse(body)
+	x.msg = msg
+	if x.principal.Kind == principal.Anonymous && !s.open(msg) {
+		s.refuse(x, authn.TokenMissing.New("an access token is needed"))
+		return
+	}
+	version := x.r.Header.Get(mcp.VersionHeader)
+	switch {
+	case fault != nil:
+		s.reply(x, http.StatusBadRequest, mcp.Message{ID: msg.ID, Error: fault})
+	case mcp.IsModern(x.r.Header, msg) || version != "" && !slices.Contains(mcp.Legacy, version):
+		asked := mcp.Text(msg.Params, "_meta", mcp.VersionMeta)
+		if asked == "" {
+			asked = version
+		}
+		s.reply(x, http.StatusBadRequest, mcp.Message{ID: msg.ID, Error: mcp.Unsupported(asked)})
+	case !s.inSession(x):
+		http.Error(x.w, "this session is not known: initialize again", http.StatusNotFound)
+	case msg.IsRequest():
+		s.handle(x)
+	default:
+		if msg.Method == "notifications/cancelled" {
+			s.running.cancel(x.call(mcp.Field(msg.Params, "requestId")))
+		}
+		x.w.WriteHeader(http.StatusAccepted)
+	}
+}
+
+// read returns the body, or the status with which to refuse it.
+func read(x *exchange) (body []byte, status int) {
+	if t, _, _ := mime.ParseMediaType(x.r.Header.Get("Content-Type")); t != "application/json" {
+		return nil, http.StatusUnsupportedMediaType
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, maxBody))
+	if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
+		return nil, http.StatusRequestEntityTooLarge
+	}
+	if err != nil {
+		return nil, http.StatusBadRequest
+	}
+	return body, 0
+}
+
+// open reports whether a stranger may send the message: a call of a tool that
+// anyone may use (R516).
+func (s *Server) open(msg mcp.Message) bool {
+	if msg.Method != "tools/call" {
+		return false
+	}
+	t, found := s.Registry.Lookup(mcp.Text(msg.Params, "name"))
+	return found && t.MayCall() <= principal.Anyone
+}
+
+// methods are the requests that are answered at once. tools/call is not among
+// them: its answer may be a stream.
+var methods = map[string]func(*Server, *exchange) (json.RawMessage, error){
+	"initialize": (*Server).initialize,
+	"ping":       func(*Server, *exchange) (json.RawMessage, error) { return json.RawMessage("{}"), nil },
+	"tools/list": (*Server).listTools,
+}
+
+func (s *Server) handle(x *exchange) {
+	if x.msg.Method == "tools/call" {
+		s.callTool(x)
+		return
+	}
+	answer := mcp.Message{ID: x.msg.ID}
+	if method, served := methods[x.msg.Method]; !served {
+		answer.Error = &mcp.Error{Code: mcp.MethodNotFound, Message: "this method is not served here"}
+	} else if result, err := method(s, x); err != nil {
+		answer.Result, answer.Error = s.failure(x, err)
+	} else {
+		answer.Result = result
+	}
+	s.reply(x, http.StatusOK, answer)
+}
+
+// failure is an error as MCP says it: a protocol error where the request itself
+// is at fault, a tool error that a model can read otherwise (C18).
+func (s *Server) failure(x *exchange, err error) (json.RawMessage, *mcp.Error) {
+	if e, ok := errors.AsType[*mcp.Error](err); ok {
+		return nil, e
+	}
+	p := problem.From(err)
+	wire := p.Wire(x.ref)
+	data, _ := json.Marshal(wire) // plain strings and numbers
+	switch p.Kind {
+	case problem.NotFound:
+		return nil, &mcp.Error{Code: mcp.InvalidParams, Message: p.Detail, Data: data}
+	case problem.Internal:
+		s.Log.Error("call failed", "ref", x.ref, "err", err)
+		return nil, &mcp.Error{Code: mcp.InternalError, Message: p.Detail, Data: data}
+	}
+	if curable(p) {
+		return nil, &mcp.Error{Code: mcp.InvalidRequest, Message: p.Detail, Data: data}
+	}
+	return mcp.TextResult(data, explain(wire), true), nil
+}
+
+// curable reports whether another token would help, so that the answer is a
+// challenge.
+func curable(p *problem.Error) bool {
+	return p != nil && (p.Kind == problem.Unauthenticated || p.Kind == problem.Forbidden && p.Scope != "")
+}
+
+// explain is a problem for a reader that is a person or a model.
+func explain(w problem.Wire) string {
+	text := w.Message
+	for _, part := range []string{w.Why, w.Fix} {
+		if part != "" {
+			text += ". " + strings.ToUpper(part[:1]) + part[1:]
+		}
+	}
+	return text + ". (" + w.Code + ", " + w.Ref + ")"
+}
+
+func (s *Server) reply(x *exchange, status int, m mcp.Message) {
+	x.w.Header().Set("Content-Type", "application/json")
+	x.w.Header().Set("Cache-Control", "no-store")
+	x.w.WriteHeader(status)
+	_, _ = x.w.Write(m.Encode()) // the caller is gone
+}
+
+// refuse answers a request that a token, or another one, would cure: 401 or 403
+// with the challenge that says how (R501–R504, R508).
+func (s *Server) refuse(x *exchange, err error) {
+	p := problem.From(err)
+	challenge := oauth.BearerChallenge{
+		Realm: "gatehouse", Ref: x.ref, Scope: strings.Join(x.audience.Scopes, " "),
+		ResourceMetadata: oauth.WellKnown(x.audience.URL, oauth.ResourceSuffix),
+	}
+	body := oauth.ErrorResponse{Error: "missing_token", Description: p.Detail} // R502
+	switch {
+	case p.Kind == problem.Unavailable || p.Kind == problem.Internal:
+		s.Log.Error("request failed", "ref", x.ref, "err", err)
+		http.Error(x.w, p.Detail, p.Kind.Status())
+		return
+	case p.Kind == problem.Forbidden:
+		body.Error = oauth.InsufficientScope
+		challenge.Scope = union(x.principal.Scopes, p.Scope)
+		challenge.Error, challenge.Description = body.Error, p.Detail
+	case x.r.Header.Get("Authorization") != "":
+		body.Error = oauth.InvalidToken
+		challenge.Error, challenge.Description = body.Error, p.Detail
+	}
+	x.w.Header().Set("WWW-Authenticate", challenge.String())
+	if x.msg.ID == nil {
+		x.w.Header().Set("Content-Type", "application/json")
+		x.w.Header().Set("Cache-Control", "no-store")
+		x.w.WriteHeader(p.Kind.Status())
+		_ = json.NewEncoder(x.w).Encode(body) // the caller is gone
+		return
+	}
+	data, _ := json.Marshal(p.Wire(x.ref)) // plain strings and numbers
+	s.reply(x, p.Kind.Status(), mcp.Message{ID: x.msg.ID, Error: &mcp.Error{Code: mcp.InvalidRequest, Message: body.Error + ": " + p.Detail, Data: data}})
+}
+
+// union repeats what was granted before, for clients that ask for exactly what
+// a challenge names.
+func union(granted []string, needed string) string {
+	for _, scope := range strings.Fields(needed) {
+		if !slices.Contains(granted, scope) {
+			granted = append(slices.Clone(granted), scope)
+		}
+	}
+	return strings.Join(granted, " ")
+}

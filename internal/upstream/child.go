@@ -1,0 +1,318 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
+	"github.com/gatehouse-mcp/gatehouse/internal/seal"
+)
+
+// child is one running process that speaks MCP on its standard streams. Many
+// callers share it: every request gets an id and a progress token of ours.
+type child struct {
+	name string
+	cmd  *exec.Cmd
+	said *tail
+	info mcp.InitializeResult
+
+	in      *os.File
+	writing chan struct{} // held while a message is written
+	gone    chan struct{} // closed when the process has ended and its output was read
+	exit    error         // how it ended, once gone is closed
+	noise   atomic.Int64  // lines on standard output that were not MCP
+
+	mu      sync.Mutex
+	lastID  int64
+	waiting map[int64]*waiter
+}
+
+// waiter is a call in flight.
+type waiter struct {
+	id     int64
+	token  json.RawMessage // the caller's progress token
+	notes  chan mcp.Message
+	answer chan answer
+}
+
+type answer struct {
+	result json.RawMessage
+	err    error
+}
+
+const (
+	writeTimeout = 10 * time.Second // a child that reads nothing for so long is stuck
+	noteBacklog  = 64               // progress that a slow caller may lag behind; more is dropped
+)
+
+// basics are the variables that a child gets from us.
+var basics = []string{"PATH", "HOME", "USER", "LANG", "TMPDIR"}
+
+func environment(declared map[string]seal.Secret) []string {
+	env := []string{} // nil would mean: all of ours
+	for _, name := range basics {
+		if value, ok := os.LookupEnv(name); ok && declared[name].Empty() {
+			env = append(env, name+"="+value)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(declared)) {
+		env = append(env, name+"="+declared[name].Reveal())
+	}
+	return env
+}
+
+// start runs the command. The calling goroutine must be locked to its thread for
+// as long as the child lives: Linux ends the child when that thread ends.
+func start(spec Spec, said *tail) (*child, error) {
+	c := &child{
+		name: spec.Name, said: said, writing: make(chan struct{}, 1), gone: make(chan struct{}), waiting: map[int64]*waiter{},
+	}
+	in, out, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	c.in = out
+	c.cmd = exec.Command(spec.Command[0], spec.Command[1:]...)
+	c.cmd.Env = environment(spec.Env)
+	c.cmd.SysProcAttr = ownGroup()
+	c.cmd.WaitDelay = time.Second // for output held open by processes that the child left behind
+	c.cmd.Stdin = in
+	c.cmd.Stdout = &lines{max: maxMessage, each: c.line, over: c.overlong}
+	c.cmd.Stderr = &lines{
+		max: maxMessage, each: func(line []byte) { said.add(string(line)) },
+		over: func(head, _ []byte) { said.add(string(head)) },
+	}
+	err = errors.Join(c.cmd.Start(), in.Close())
+	if err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	go func() {
+		c.exit = c.cmd.Wait()
+		close(c.gone)
+	}()
+	return c, nil
+}
+
+// stop asks the child to end by closing its input, then by a signal, then does
+// not ask (MCP 2025-11-25 lifecycle, "Shutdown"). It returns when the child is
+// gone; what the child left in its group goes with it.
+func (c *child) stop(grace time.Duration) {
+	_ = c.in.Close() // closed before if the child was stuck
+	for _, kill := range []func(*os.Process){terminate, kill} {
+		select {
+		case <-c.gone:
+		case <-time.After(grace):
+			kill(c.cmd.Process)
+		}
+	}
+	<-c.gone
+	kill(c.cmd.Process)
+}
+
+// ended reports whether the process has ended.
+func (c *child) ended() bool {
+	select {
+	case <-c.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// handshake makes the child ready for calls.
+func (c *child) handshake(ctx context.Context, self mcp.Implementation) error {
+	info, err := shakeHands(c.name, self, func(params json.RawMessage) (json.RawMessage, error) {
+		return c.call(ctx, "initialize", params, nil)
+	})
+	c.info = info
+	if err != nil {
+		return err
+	}
+	return c.send(ctx, mcp.Message{Method: "notifications/initialized"})
+}
+
+func (c *child) call(ctx context.Context, method string, params json.RawMessage, notify Notify) (json.RawMessage, error) {
+	w := c.expect(mcp.Field(params, "_meta", "progressToken"))
+	defer c.forget(w)
+	id := strconv.AppendInt(nil, w.id, 10)
+	if w.token != nil {
+		var err error
+		if params, err = mcp.Replace(params, id, "_meta", "progressToken"); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.send(ctx, mcp.Message{ID: id, Method: method, Params: params}); err != nil {
+		return nil, err
+	}
+	result, err := c.await(ctx, w, notify)
+	if ctx.Err() != nil && method != "initialize" { // which must not be cancelled
+		params := fmt.Appendf(nil, `{"requestId":%d,"reason":"the caller cancelled"}`, w.id)
+		_ = c.send(context.WithoutCancel(ctx), mcp.Message{Method: "notifications/cancelled", Params: params}) // a courtesy
+	}
+	return result, err
+}
+
+func (c *child) expect(token json.RawMessage) *waiter {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastID++
+	w := &waiter{id: c.lastID, token: token, answer: make(chan answer, 1)}
+	if token != nil {
+		w.notes = make(chan mcp.Message, noteBacklog)
+	}
+	c.waiting[w.id] = w
+	return w
+}
+
+func (c *child) forget(w *waiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.waiting, w.id)
+}
+
+// find returns the call with this id as JSON, or nil.
+func (c *child) find(id json.RawMessage) *waiter {
+	n, err := strconv.ParseInt(string(id), 10, 64)
+	if err != nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.waiting[n]
+}
+
+// await passes progress on and returns the answer.
+func (c *child) await(ctx context.Context, w *waiter, notify Notify) (json.RawMessage, error) {
+	for {
+		select {
+		case m := <-w.notes:
+			w.pass(m, notify)
+		case a := <-w.answer:
+			return w.finish(a, notify)
+		case <-ctx.Done():
+			return nil, cancelled.New("the call to %q was cancelled", c.name).Because(context.Cause(ctx))
+		case <-c.gone:
+			select {
+			case a := <-w.answer: // its last words
+				return w.finish(a, notify)
+			default:
+				return nil, unavailable.New("%q ended before it answered", c.name).Because(c.exit)
+			}
+		}
+	}
+}
+
+// finish first passes on the progress that came before the answer.
+func (w *waiter) finish(a answer, notify Notify) (json.RawMessage, error) {
+	for len(w.notes) > 0 {
+		w.pass(<-w.notes, notify)
+	}
+	return a.result, a.err
+}
+
+// pass gives progress back its caller's token.
+func (w *waiter) pass(m mcp.Message, notify Notify) {
+	params, err := mcp.Replace(m.Params, w.token, "progressToken")
+	if notify != nil && err == nil {
+		notify(m.Method, params)
+	}
+}
+
+// send writes one message as one line. A child that does not read is broken off:
+// half a line has no continuation.
+func (c *child) send(ctx context.Context, m mcp.Message) error {
+	line := append(m.Encode(), '\n')
+	for i, b := range line[:len(line)-1] {
+		if b == '\n' || b == '\r' { // between tokens; inside strings JSON has none
+			line[i] = ' '
+		}
+	}
+	select {
+	case c.writing <- struct{}{}:
+		defer func() { <-c.writing }()
+	case <-c.gone:
+		return unavailable.New("%q is not running", c.name).Because(c.exit)
+	case <-ctx.Done():
+		return cancelled.New("the call to %q was cancelled", c.name).Because(context.Cause(ctx))
+	}
+	err := c.in.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if err == nil {
+		_, err = c.in.Write(line)
+	}
+	if err != nil {
+		kill(c.cmd.Process)
+		return unavailable.New("%q does not take calls", c.name).Because(err)
+	}
+	return nil
+}
+
+// line handles what the child printed on its standard output.
+func (c *child) line(line []byte) {
+	m, refusal := mcp.Parse(line)
+	switch {
+	case refusal != nil:
+		c.unreadable(m.ID, line)
+	case m.Error != nil:
+		c.deliver(m.ID, answer{err: m.Error})
+	case m.IsResponse():
+		c.deliver(m.ID, answer{result: m.Result})
+	case m.IsRequest():
+		_ = c.send(context.Background(), answerTo(m)) // if it does not read it has ended
+	case m.Method == "notifications/progress":
+		c.progress(m)
+	}
+}
+
+func (c *child) deliver(id json.RawMessage, a answer) {
+	if w := c.find(id); w != nil {
+		select {
+		case w.answer <- a:
+		default: // it has answered before
+		}
+	}
+}
+
+func (c *child) progress(m mcp.Message) {
+	w := c.find(mcp.Field(m.Params, "progressToken"))
+	if w == nil || w.token == nil {
+		return
+	}
+	select {
+	case w.notes <- m:
+	default: // the caller lags behind
+	}
+}
+
+// unreadable notes a line that is not MCP. If it was meant as an answer, the
+// call it belongs to fails.
+func (c *child) unreadable(id json.RawMessage, line []byte) {
+	c.noise.Add(1)
+	c.said.add("(not MCP) " + string(line))
+	c.deliver(id, answer{err: garbage.New("%q answered with something that is not MCP", c.name)})
+}
+
+// overlong handles a message that is longer than we keep: its id is at either end.
+func (c *child) overlong(head, tail []byte) {
+	c.noise.Add(1)
+	c.said.add("(a line of more than 16 MB) " + string(head))
+	id := mcp.Field(head, "id")
+	if id == nil {
+		if found := idAtEnd.FindSubmatch(tail); found != nil {
+			id = found[1]
+		}
+	}
+	c.deliver(id, answer{err: tooLarge(c.name)})
+}
+
+var idAtEnd = regexp.MustCompile(`"id"\s*:\s*(\d+)\s*}\s*$`)

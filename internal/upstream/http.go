@@ -1,0 +1,433 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+)
+
+// httpConn is the connection to a server over Streamable HTTP (MCP 2025-11-25
+// transports). All callers share one MCP session; each call is one POST.
+type httpConn struct {
+	spec      Spec
+	self      mcp.Implementation
+	transport *http.Transport // used without http.Client: no redirect is followed and no cookie kept
+	session   atomic.Pointer[session]
+	failed    atomic.Pointer[failure] // the last contact, if it failed
+	lastID    atomic.Int64
+	shaking   chan struct{} // held during a handshake
+
+	base    context.Context // ends with Close
+	cancel  context.CancelFunc
+	mu      sync.Mutex
+	closed  bool
+	running sync.WaitGroup // calls, and the ends of streams
+}
+
+// session is what a handshake brought. It does not change.
+type session struct {
+	info   mcp.InitializeResult
+	header http.Header // of every request, shared
+}
+
+type failure struct {
+	err error
+	at  time.Time
+}
+
+const (
+	dialTimeout = 5 * time.Second
+	hello       = 15 * time.Second // for a handshake
+	goodbye     = time.Second      // for what is sent after a call or a session
+	idleTimeout = 4 * time.Second  // less than the usual 5 s after which servers hang up, so as not to post into a closing connection
+	memory      = time.Second      // for so long the failure of a handshake answers everybody
+	maxRefusal  = 64 << 10         // bytes read of an answer that is not one
+)
+
+// errSessionLost is the sign to shake hands again.
+var errSessionLost = errors.New("the server does not know the session any more")
+
+func openHTTP(spec Spec, self mcp.Implementation, log *slog.Logger) *httpConn {
+	base, cancel := context.WithCancel(context.Background())
+	h := &httpConn{
+		spec: spec, self: self, base: base, cancel: cancel, shaking: make(chan struct{}, 1),
+		transport: &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSHandshakeTimeout: dialTimeout,
+			ForceAttemptHTTP2:   true,
+			MaxIdleConnsPerHost: 64,
+			IdleConnTimeout:     idleTimeout,
+			DisableCompression:  true,
+		},
+	}
+	h.running.Go(func() { h.reach(log) })
+	return h
+}
+
+// reach tries until the first handshake, so that the state is known before the
+// first call.
+func (h *httpConn) reach(log *slog.Logger) {
+	ctx, cancel := context.WithCancel(h.base)
+	defer cancel()
+	keep(ctx, func(ctx context.Context) {
+		_, err := h.Connect(ctx)
+		switch {
+		case err == nil:
+			cancel()
+		case ctx.Err() == nil:
+			log.Warn("server not reached", "server", h.spec.Name, "error", err)
+		}
+	})
+}
+
+func baseHeader() http.Header {
+	return http.Header{
+		"Content-Type": {"application/json"},
+		"Accept":       {"application/json, text/event-stream"},
+		"User-Agent":   {"gatehouse"},
+	}
+}
+
+// Close ends the session at the server, if it is still there.
+func (h *httpConn) Close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.cancel()
+	h.running.Wait()
+	if s := h.session.Load(); s != nil && s.header.Get(mcp.SessionHeader) != "" {
+		ctx, cancel := context.WithTimeout(context.Background(), goodbye)
+		defer cancel()
+		if res, err := h.send(ctx, http.MethodDelete, s.header, nil); err == nil { // else it has gone before us
+			_ = res.Body.Close()
+		}
+	}
+	h.transport.CloseIdleConnections()
+}
+
+// Said is empty: a server over HTTP talks to nobody but its own log.
+func (h *httpConn) Said(int) string { return "" }
+
+// State is that of the last contact.
+func (h *httpConn) State() (State, error) {
+	if f := h.failed.Load(); f != nil {
+		return Down, f.err
+	}
+	if h.session.Load() != nil {
+		return Connected, nil
+	}
+	return Starting, nil
+}
+
+// enter counts a call, unless the connection is closed.
+func (h *httpConn) enter() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return h.notServed()
+	}
+	h.running.Add(1)
+	return nil
+}
+
+func (h *httpConn) notServed() error {
+	return unavailable.New("%q is no longer served here", h.spec.Name).WithWhy("it was removed, or the gateway is stopping")
+}
+
+// Connect shakes hands unless that has been done.
+func (h *httpConn) Connect(ctx context.Context) (mcp.InitializeResult, error) {
+	if err := h.enter(); err != nil {
+		return mcp.InitializeResult{}, err
+	}
+	defer h.running.Done()
+	s, err := h.connected(ctx)
+	if err != nil {
+		return mcp.InitializeResult{}, err
+	}
+	return s.info, nil
+}
+
+// Call makes one request. A session that the server has forgotten is made anew,
+// once: what it forgot it has not carried out.
+func (h *httpConn) Call(ctx context.Context, method string, params json.RawMessage, notify Notify) (json.RawMessage, error) {
+	if err := h.enter(); err != nil {
+		return nil, err
+	}
+	defer h.running.Done()
+	s, err := h.connected(ctx)
+	if err != nil {
+		return nil, err
+	}
+	result, _, err := h.request(ctx, s.header, method, params, notify)
+	if errors.Is(err, errSessionLost) {
+		h.session.CompareAndSwap(s, nil)
+		if s, err = h.connected(ctx); err != nil {
+			return nil, err
+		}
+		result, _, err = h.request(ctx, s.header, method, params, notify)
+	}
+	if errors.Is(err, errSessionLost) {
+		err = unavailable.New("%q forgets its sessions", h.spec.Name).WithWhy("it did not know one that it had just opened")
+	}
+	h.note(err)
+	return result, err
+}
+
+// note remembers how the server does after an attempt to use it.
+func (h *httpConn) note(err error) {
+	e, isProblem := errors.AsType[*problem.Error](err)
+	switch {
+	case isProblem && (problem.Is(e, unreachable) || problem.Is(e, unavailable) || problem.Is(e, wantsLogin)):
+		h.failed.Store(&failure{e, time.Now()})
+	case !isProblem && h.failed.Load() != nil:
+		h.failed.Store(nil)
+	}
+}
+
+// connected is the session. Without one the first caller shakes hands and the
+// others wait; a failure answers all who come soon after.
+func (h *httpConn) connected(ctx context.Context) (*session, error) {
+	if s := h.session.Load(); s != nil {
+		return s, nil
+	}
+	select {
+	case h.shaking <- struct{}{}:
+		defer func() { <-h.shaking }()
+	case <-ctx.Done():
+		return nil, h.gaveUp(ctx)
+	}
+	if s := h.session.Load(); s != nil {
+		return s, nil
+	}
+	if f := h.failed.Load(); f != nil && time.Since(f.at) < memory {
+		return nil, f.err
+	}
+	s, err := h.handshake(ctx)
+	if ctx.Err() != nil {
+		return nil, h.gaveUp(ctx)
+	}
+	if err != nil {
+		h.failed.Store(&failure{err, time.Now()})
+		return nil, err
+	}
+	h.failed.Store(nil)
+	h.session.Store(s)
+	return s, nil
+}
+
+func (h *httpConn) handshake(ctx context.Context) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, hello)
+	defer cancel()
+	s := &session{header: baseHeader()}
+	var id string
+	var err error
+	s.info, err = shakeHands(h.spec.Name, h.self, func(params json.RawMessage) (json.RawMessage, error) {
+		result, header, err := h.request(ctx, s.header, "initialize", params, nil)
+		id = header.Get(mcp.SessionHeader)
+		return result, err
+	})
+	if problem.Is(err, cancelled) {
+		return nil, unreachable.New("%q does not answer", h.spec.Name).WithWhy("nothing in %v", hello).Because(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.header.Set(mcp.VersionHeader, s.info.ProtocolVersion)
+	if id != "" {
+		s.header.Set(mcp.SessionHeader, id)
+	}
+	err = h.tell(ctx, s.header, mcp.Message{Method: "notifications/initialized"})
+	if refusal, ok := errors.AsType[*mcp.Error](err); ok {
+		err = refusedHands(h.spec.Name, refusal)
+	}
+	return s, err
+}
+
+// tell sends a message that has no answer.
+func (h *httpConn) tell(ctx context.Context, header http.Header, m mcp.Message) error {
+	res, err := h.send(ctx, http.MethodPost, header, m.Encode())
+	if err != nil {
+		return h.broken(ctx, err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode >= 300 {
+		return h.refused(res)
+	}
+	_, err = io.CopyN(io.Discard, res.Body, maxRefusal)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return h.broken(ctx, err)
+	}
+	return nil
+}
+
+func (h *httpConn) send(ctx context.Context, method string, header http.Header, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, h.spec.URL, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header = header
+	return h.transport.RoundTrip(req)
+}
+
+// request makes one request and returns its result and the header it came with.
+func (h *httpConn) request(ctx context.Context, header http.Header, method string, params json.RawMessage, notify Notify) (json.RawMessage, http.Header, error) {
+	// The request ends with its caller or with the connection; after the answer it
+	// is only the connection's, so that the end of a stream can be read without
+	// the caller.
+	own, cancel := context.WithCancel(h.base)
+	stop := context.AfterFunc(ctx, cancel)
+	e := exchange{h: h, ctx: own, cancel: cancel, header: header, notify: notify}
+	e.id = strconv.AppendInt(nil, h.lastID.Add(1), 10)
+	result, got, err := e.run(mcp.Message{ID: e.id, Method: method, Params: params})
+	stop()
+	if err != nil && ctx.Err() != nil {
+		if method != "initialize" { // which must not be cancelled
+			h.running.Go(func() { h.cancelled(header, e.id) })
+		}
+		return nil, got, h.gaveUp(ctx)
+	}
+	if err != nil && h.base.Err() != nil {
+		err = h.notServed()
+	}
+	return result, got, err
+}
+
+// cancelled tells the server that nobody waits any more (MCP 2025-11-25 cancellation).
+func (h *httpConn) cancelled(header http.Header, id []byte) {
+	ctx, cancel := context.WithTimeout(h.base, goodbye)
+	defer cancel()
+	params := append(append([]byte(`{"requestId":`), id...), `,"reason":"the caller cancelled"}`...)
+	_ = h.tell(ctx, header, mcp.Message{Method: "notifications/cancelled", Params: params}) // a courtesy
+}
+
+func (h *httpConn) gaveUp(ctx context.Context) error {
+	return cancelled.New("the call to %q was cancelled", h.spec.Name).Because(context.Cause(ctx))
+}
+
+// exchange is one request and its answer.
+type exchange struct {
+	h      *httpConn
+	ctx    context.Context
+	cancel context.CancelFunc // must be called when nothing is read any more
+	header http.Header
+	id     []byte
+	notify Notify
+}
+
+func (e *exchange) run(m mcp.Message) (json.RawMessage, http.Header, error) {
+	res, err := e.h.send(e.ctx, http.MethodPost, e.header, m.Encode())
+	if err != nil {
+		e.cancel()
+		return nil, nil, e.h.broken(e.ctx, err)
+	}
+	kind := res.Header.Get("Content-Type")
+	if res.StatusCode == http.StatusOK && strings.HasPrefix(kind, "text/event-stream") {
+		result, err := e.stream(res)
+		return result, res.Header, err
+	}
+	defer e.cancel()
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode >= 300 {
+		return nil, res.Header, e.h.refused(res)
+	}
+	if !strings.HasPrefix(kind, "application/json") {
+		return nil, res.Header, e.h.notMCP("it answered %d with content of type %.60q", res.StatusCode, kind)
+	}
+	body, err := e.h.read(e.ctx, res)
+	if err != nil {
+		return nil, res.Header, err
+	}
+	result, err := e.answer(body)
+	return result, res.Header, err
+}
+
+// answer takes the result out of the only message of an answer.
+func (e *exchange) answer(body []byte) (json.RawMessage, error) {
+	m, refusal := mcp.Parse(body)
+	switch {
+	case refusal != nil:
+		return nil, e.h.notMCP("its answer cannot be read: %s", refusal.Message)
+	case m.Error != nil && (m.ID == nil || bytes.Equal(m.ID, e.id)):
+		return nil, m.Error
+	case !m.IsResponse() || !bytes.Equal(m.ID, e.id):
+		return nil, e.h.notMCP("its answer belongs to another request")
+	}
+	return m.Result, nil
+}
+
+// stream reads server-sent events up to the answer. What comes after it is read
+// too, so that the network connection can serve again, but nobody waits for it.
+func (e *exchange) stream(res *http.Response) (json.RawMessage, error) {
+	result, err := e.events(res.Body)
+	e.h.running.Go(func() {
+		defer e.cancel()
+		defer time.AfterFunc(goodbye, e.cancel).Stop()
+		if err == nil {
+			_, _ = io.CopyN(io.Discard, res.Body, maxRefusal) // it failed if there was no more, or not soon enough
+		}
+		_ = res.Body.Close()
+	})
+	return result, err
+}
+
+func (e *exchange) events(body io.Reader) (json.RawMessage, error) {
+	for ev, err := range mcp.ReadEvents(body, maxMessage) {
+		if errors.Is(err, mcp.ErrTooLong) {
+			return nil, tooLarge(e.h.spec.Name)
+		}
+		if err != nil {
+			return nil, e.h.broken(e.ctx, err)
+		}
+		if ev.Name != "message" || len(ev.Data) == 0 {
+			continue
+		}
+		m, refusal := mcp.Parse(ev.Data)
+		switch {
+		case refusal != nil || m.IsResponse():
+			return e.answer(ev.Data)
+		case m.IsRequest():
+			if err := e.h.tell(e.ctx, e.header, answerTo(m)); err != nil {
+				return nil, err
+			}
+		case e.notify != nil:
+			e.notify(m.Method, m.Params)
+		}
+	}
+	return nil, e.h.broken(e.ctx, io.ErrUnexpectedEOF)
+}
+
+// read reads a whole body, once.
+func (h *httpConn) read(ctx context.Context, res *http.Response) ([]byte, error) {
+	if res.ContentLength > maxMessage {
+		return nil, tooLarge(h.spec.Name)
+	}
+	if res.ContentLength >= 0 {
+		body := make([]byte, res.ContentLength)
+		if _, err := io.ReadFull(res.Body, body); err != nil {
+			return nil, h.broken(ctx, err)
+		}
+		return body, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxMessage+1))
+	if err != nil {
+		return nil, h.broken(ctx, err)
+	}
+	if len(body) > maxMessage {
+		return nil, tooLarge(h.spec.Name)
+	}
+	return body, nil
+}

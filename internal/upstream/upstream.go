@@ -1,0 +1,185 @@
+// Package upstream speaks to the MCP servers behind us and publishes their
+// tools.
+//
+// A server is reached over stdio, as a child of ours, or over HTTP. What its
+// tools may do was read once, when it was added, and stays as it was pinned
+// then, whatever the server says later. Parameters and results pass as the
+// bytes they are. Nothing of the caller goes upstream but these parameters: no
+// token, no header, no name. Nothing of the upstream comes back but its
+// messages. No child outlives us, and no caller waits for a server that is
+// known to be down.
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/seal"
+)
+
+var (
+	unreachable = problem.Code{
+		Name: "UPSTREAM_UNREACHABLE", Kind: problem.Unavailable,
+		Fix: "start the server, or remove it and add it under the right address",
+	}
+	unavailable = problem.Code{
+		Name: "UPSTREAM_UNAVAILABLE", Kind: problem.Unavailable,
+		Why: "the server went away; whether it carried the call out is not known",
+		Fix: "try again in a moment; gatehouse servers shows its state",
+	}
+	garbage = problem.Code{
+		Name: "UPSTREAM_GARBAGE", Kind: problem.Unavailable,
+		Fix: "check that the address or command is that of an MCP server",
+	}
+	wantsLogin = problem.Code{
+		Name: "UPSTREAM_WANTS_LOGIN", Kind: problem.Unavailable,
+		Why: "it asks for a credential and none is known here",
+		Fix: "let the server accept the gateway without login, from the gateway only",
+	}
+	wrongRevision = problem.Code{
+		Name: "UPSTREAM_REVISION", Kind: problem.Unavailable,
+		Fix: "use a release of the server that speaks MCP " + mcp.Latest + " or an earlier revision",
+	}
+	cancelled = problem.Code{
+		Name: "CALL_CANCELLED", Kind: problem.Unavailable,
+		Why: "the caller went away or waited long enough",
+	}
+)
+
+// Conn is the connection to one server. It outlives sessions and processes: what
+// breaks is made anew.
+type Conn interface {
+	// Connect waits until the server has shaken hands and returns what it said,
+	// or the problem that keeps it from doing so.
+	Connect(ctx context.Context) (mcp.InitializeResult, error)
+	// Call makes one request and waits for its result. params is a JSON object or
+	// nil. Notifications that belong to the call go to notify, in order and before
+	// Call returns; notify may be nil. An error of the server itself is an
+	// *mcp.Error as it was sent; everything else is a problem. When ctx ends, the
+	// server is told and Call returns.
+	Call(ctx context.Context, method string, params json.RawMessage, notify Notify) (json.RawMessage, error)
+	// State is what is known without asking: err says why the server is Down.
+	State() (state State, err error)
+	// Said are the last lines that the server printed besides the protocol, for
+	// the operator only: they may hold secrets.
+	Said(lines int) string
+	// Close ends calls in flight with a problem, says goodbye, and returns when
+	// nothing of the connection is left.
+	Close()
+}
+
+// Notify takes a notification of a running call.
+type Notify = func(method string, params json.RawMessage)
+
+// State is how a server does.
+type State string
+
+// The states of a connection.
+const (
+	Starting  State = "starting"
+	Connected State = "connected"
+	Down      State = "down"
+)
+
+// Spec says where a server is: a URL or a command, not both.
+type Spec struct {
+	Name    string
+	URL     string
+	Command []string
+	Env     map[string]seal.Secret // of the command, besides the basics
+}
+
+// maxMessage is the longest message, in bytes, that is taken from a server.
+const maxMessage = 16 << 20
+
+// open makes the connection of a spec, which begins at once to reach the server.
+func open(spec Spec, self mcp.Implementation, log *slog.Logger) Conn {
+	if spec.URL != "" {
+		return openHTTP(spec, self, log)
+	}
+	return openStdio(spec, self, log)
+}
+
+// revisions are what we accept as the answer to our offer. The oldest differs
+// in nothing that we use.
+var revisions = append(slices.Clone(mcp.Legacy), "2024-11-05")
+
+// shakeHands opens a session by way of call and judges the answer (MCP 2025-11-25
+// lifecycle, "Initialization").
+func shakeHands(name string, self mcp.Implementation, call func(params json.RawMessage) (json.RawMessage, error)) (mcp.InitializeResult, error) {
+	var said mcp.InitializeResult
+	params, err := json.Marshal(mcp.InitializeParams{
+		ProtocolVersion: mcp.Latest, Capabilities: json.RawMessage("{}"), ClientInfo: self,
+	})
+	if err != nil {
+		return said, err
+	}
+	result, err := call(params)
+	if refusal, ok := errors.AsType[*mcp.Error](err); ok {
+		return said, refusedHands(name, refusal)
+	}
+	if err != nil {
+		return said, err
+	}
+	if err := json.Unmarshal(result, &said); err != nil {
+		return said, garbage.New("%q does not speak MCP", name).WithWhy("its answer to the handshake cannot be read")
+	}
+	if !slices.Contains(revisions, said.ProtocolVersion) {
+		return said, wrongRevision.New("%q speaks another revision of MCP", name).
+			WithWhy("it offers %.40q; known here are %s", said.ProtocolVersion, strings.Join(revisions, ", "))
+	}
+	return said, nil
+}
+
+func refusedHands(name string, refusal *mcp.Error) error {
+	if refusal.Code == mcp.UnsupportedVersion {
+		return wrongRevision.New("%q speaks another revision of MCP", name).Because(refusal).
+			WithWhy("it refuses %s", mcp.Latest)
+	}
+	return garbage.New("%q refuses the handshake", name).Because(refusal).WithWhy("it says: %.200q", refusal.Message)
+}
+
+// The pauses between attempts to reach a server that fails.
+const (
+	firstPause   = 100 * time.Millisecond
+	longestPause = 30 * time.Second
+)
+
+// keep runs run again whenever it returns, until ctx ends. Pauses double up to
+// the longest and begin anew after a run that lasted longer than that.
+func keep(ctx context.Context, run func(context.Context)) {
+	pause := firstPause
+	for ctx.Err() == nil {
+		began := time.Now()
+		run(ctx)
+		if time.Since(began) > longestPause {
+			pause = firstPause
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+// answerTo answers what a server asks of us: we declare no capability, so
+// it may ask for nothing but a sign of life.
+func answerTo(m mcp.Message) mcp.Message {
+	if m.Method == "ping" {
+		return mcp.Message{ID: m.ID, Result: json.RawMessage("{}")}
+	}
+	return mcp.Message{ID: m.ID, Error: &mcp.Error{Code: mcp.MethodNotFound, Message: "the client does not offer " + m.Method}}
+}
+
+func tooLarge(name string) error {
+	return garbage.New("%q answered with more than the gateway passes on", name).
+		WithWhy("a message may have %d MB", maxMessage>>20).WithFix("ask it for less")
+}

@@ -1,0 +1,179 @@
+package views
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+)
+
+// Client is an app that registered itself. Its name is a claim; its target is
+// where access would go.
+type Client struct {
+	Name   string // what it calls itself; may be empty
+	Target Target
+}
+
+// SignInView is the page that asks for an e-mail address.
+type SignInView struct {
+	Page
+	Flow    string  // single-use handle of what waits; empty for a plain sign-in
+	CSRF    string  // token of the form
+	Waiting *Client // the app that waits, if any
+	Email   string  // as typed before
+	Fault   string  // why the last try did not work, as a sentence
+	Log     bool    // no mail server: links go to the server's log
+}
+
+// SignIn draws the form that posts flow, csrf and email to /login.
+func SignIn(w http.ResponseWriter, status int, v SignInView) error {
+	return render(w, status, "signin", inFlow, v)
+}
+
+// SignInSentView is shown to known and unknown addresses alike.
+type SignInSentView struct {
+	Page
+	Email string
+	Again string        // own path of the form that asks for an address
+	Lasts time.Duration // of the link
+	Log   bool          // no mail server: the link is in the server's log
+}
+
+// SignInSent says where the link is.
+func SignInSent(w http.ResponseWriter, status int, v SignInSentView) error {
+	return render(w, status, "signinsent", inFlow, v)
+}
+
+// SignInLinkView is what opening the link shows. Mail scanners open links, so
+// nothing is used up before the button.
+type SignInLinkView struct {
+	Page
+	Token   string // from the link
+	CSRF    string
+	Email   string // whom it signs in; may be empty
+	Current string // who is signed in here now, if somebody else; empty if nobody
+}
+
+// SignInLink draws the button that posts token and csrf to /login/link.
+func SignInLink(w http.ResponseWriter, status int, v SignInLinkView) error {
+	return render(w, status, "signinlink", inFlow, v)
+}
+
+// SignedInView is the end of a sign-in that nothing waited for.
+type SignedInView struct {
+	Page
+	Email string
+}
+
+// SignedIn says who is signed in.
+func SignedIn(w http.ResponseWriter, status int, v SignedInView) error {
+	return render(w, status, "signedin", inFlow, v)
+}
+
+// SetupView is the page that makes the first owner.
+type SetupView struct {
+	Page
+	CSRF  string
+	Email string // as typed before
+	Fault string // why the last try did not work, as a sentence
+}
+
+// Setup draws the form that posts code, email and csrf to /setup.
+func Setup(w http.ResponseWriter, status int, v SetupView) error {
+	return render(w, status, "setup", outside, v)
+}
+
+// SetupDoneView is shown once, after setup, when the first sign-in link has been
+// sent.
+type SetupDoneView struct {
+	Page
+	Email    string
+	Endpoint string // the MCP address to give to clients
+	Log      bool   // no mail server: sign-in links go to the server's log
+}
+
+// SetupDone says what comes next.
+func SetupDone(w http.ResponseWriter, status int, v SetupDoneView) error {
+	return render(w, status, "setupdone", outside, v)
+}
+
+// HandBackView is the way back to the app. It goes only to the browser that
+// asked: after Allow the target holds the code.
+type HandBackView struct {
+	Page
+	Client  Client        // Target with the parameters of the answer
+	Denied  bool          // the person did not allow it
+	First   bool          // go at once; later views wait for the person
+	Decided time.Duration // ago
+	Left    time.Duration // until the code expires; zero means it has
+}
+
+// HandBack sends the browser on, or shows how to go on. It has to answer 200: a
+// redirect after a form is blocked by the form's own policy.
+func HandBack(w http.ResponseWriter, status int, v HandBackView) error {
+	return render(w, status, "handback", handBack, v)
+}
+
+// Endpoint is an address of this server that people copy.
+type Endpoint struct{ Name, URL string }
+
+// HomeView is the front page.
+type HomeView struct {
+	Page
+	Endpoints []Endpoint
+	Setup     bool   // nobody owns this server yet
+	User      string // who is signed in; empty if nobody
+}
+
+// Home says what this server is.
+func Home(w http.ResponseWriter, status int, v HomeView) error {
+	return render(w, status, "home", outside, v)
+}
+
+// ErrorView says what happened, why, and what to do.
+type ErrorView struct {
+	Page
+	Title     string   // what happened, as a sentence
+	Why       string   // as sentences; may be empty
+	Do        []string // steps, as sentences
+	Asked     string   // an address that was asked for and is not among Known
+	Known     []string
+	Code      string // the rest stands under Details
+	Client    string
+	Parameter string
+}
+
+// Error draws an error page (R320). It cannot fail: if its template does, the
+// answer is one plain sentence.
+func Error(w http.ResponseWriter, status int, v ErrorView) {
+	if err := render(w, status, "error", inFlow, v); err != nil {
+		w.Header().Set("Cache-Control", "no-store")
+		http.Error(w, "Something went wrong. Try again later. Reference: "+v.Ref, http.StatusInternalServerError)
+	}
+}
+
+// FromProblem is the page for a problem; its cause is not on it.
+func FromProblem(p Page, e *problem.Error) ErrorView {
+	v := ErrorView{Page: p, Title: sentence(e.Detail), Why: sentence(e.Why), Code: e.Name}
+	if e.Fix != "" {
+		v.Do = []string{sentence(e.Fix)}
+	}
+	return v
+}
+
+// Odd is the part of Asked in which it differs from the nearest known address;
+// Same is what comes before.
+func (v ErrorView) Odd() string { return v.Asked[len(v.Same()):] }
+
+// Same is the longest beginning that Asked shares with a known address.
+func (v ErrorView) Same() string {
+	longest := 0
+	for _, k := range v.Known {
+		n := 0
+		for n < len(k) && n < len(v.Asked) && k[n] == v.Asked[n] {
+			n++
+		}
+		longest = max(longest, n)
+	}
+	return v.Asked[:longest]
+}
