@@ -281,3 +281,12 @@ func (s *Server) location(f flow, answer url.Values) string {
 	}
 	return f.Redirect + separator + answer.Encode()
 }
+
+// Waiting says which app waits for this browser's sign-in, if one does.
+func (s *Server) Waiting(r *http.Request, id string) (c Client, redirect string, ok bool) {
+	if id == "" {
+		return Client{}, "", false
+	}
+	_, f, err := s.own(nil, r, id)
+	return f.Client, f.Redirect, err == nil
+}

@@ -93,11 +93,18 @@ type handler func(w http.ResponseWriter, r *http.Request, ref string) error
 func (s *Server) page(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ref := store.ID("req_")
-		if err := h(w, r, ref); err != nil {
+		err := error(formForeign.New("this answer can't be accepted"))
+		if sameSite.Check(r) == nil {
+			err = h(w, r, ref)
+		}
+		if err != nil {
 			s.Pages.Problem(w, r, ref, err)
 		}
 	})
 }
+
+// sameSite refuses forms that another site posted.
+var sameSite = http.NewCrossOriginProtection()
 
 // machine adapts a handler of an endpoint for programs: open to every origin,
 // because it uses no cookie (R102), and an error becomes OAuth's JSON (R407).

@@ -50,11 +50,11 @@ type failure struct {
 
 const (
 	dialTimeout = 5 * time.Second
-	hello       = 15 * time.Second // for a handshake
-	goodbye     = time.Second      // for what is sent after a call or a session
-	idleTimeout = 4 * time.Second  // less than the usual 5 s after which servers hang up, so as not to post into a closing connection
-	memory      = time.Second      // for so long the failure of a handshake answers everybody
-	maxRefusal  = 64 << 10         // bytes read of an answer that is not one
+	hello       = 15 * time.Second       // for a handshake
+	goodbye     = time.Second            // for what is sent after a call or a session
+	idleTimeout = 4 * time.Second        // less than the usual 5 s after which servers hang up, so as not to post into a closing connection
+	memory      = 250 * time.Millisecond // for so long the failure of a handshake answers everybody
+	maxRefusal  = 64 << 10               // bytes read of an answer that is not one
 )
 
 // errSessionLost is the sign to shake hands again.
@@ -233,6 +233,14 @@ func (h *httpConn) handshake(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, hello)
 	defer cancel()
 	s := &session{header: baseHeader()}
+	err := h.greet(ctx, s)
+	if problem.Is(err, cancelled) {
+		return nil, unreachable.New("%q does not answer", h.spec.Name).WithWhy("nothing in %v", hello).Because(err)
+	}
+	return s, err
+}
+
+func (h *httpConn) greet(ctx context.Context, s *session) error {
 	var id string
 	var err error
 	s.info, err = shakeHands(h.spec.Name, h.self, func(params json.RawMessage) (json.RawMessage, error) {
@@ -240,38 +248,38 @@ func (h *httpConn) handshake(ctx context.Context) (*session, error) {
 		id = header.Get(mcp.SessionHeader)
 		return result, err
 	})
-	if problem.Is(err, cancelled) {
-		return nil, unreachable.New("%q does not answer", h.spec.Name).WithWhy("nothing in %v", hello).Because(err)
-	}
 	if err != nil {
-		return nil, err
+		return err
 	}
+	s.header = s.header.Clone()
 	s.header.Set(mcp.VersionHeader, s.info.ProtocolVersion)
 	if id != "" {
 		s.header.Set(mcp.SessionHeader, id)
 	}
 	err = h.tell(ctx, s.header, mcp.Message{Method: "notifications/initialized"})
 	if refusal, ok := errors.AsType[*mcp.Error](err); ok {
-		err = refusedHands(h.spec.Name, refusal)
+		return refusedHands(h.spec.Name, refusal)
 	}
-	return s, err
+	return err
 }
 
 // tell sends a message that has no answer.
 func (h *httpConn) tell(ctx context.Context, header http.Header, m mcp.Message) error {
 	res, err := h.send(ctx, http.MethodPost, header, m.Encode())
-	if err != nil {
-		return h.broken(ctx, err)
+	if err == nil {
+		defer func() { _ = res.Body.Close() }()
+		if res.StatusCode >= 300 {
+			return h.refused(res)
+		}
+		_, err = io.CopyN(io.Discard, res.Body, maxRefusal)
 	}
-	defer func() { _ = res.Body.Close() }()
-	if res.StatusCode >= 300 {
-		return h.refused(res)
+	switch {
+	case err == nil || errors.Is(err, io.EOF):
+		return nil
+	case ctx.Err() != nil:
+		return h.gaveUp(ctx)
 	}
-	_, err = io.CopyN(io.Discard, res.Body, maxRefusal)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return h.broken(ctx, err)
-	}
-	return nil
+	return h.broken(err)
 }
 
 func (h *httpConn) send(ctx context.Context, method string, header http.Header, body []byte) (*http.Response, error) {
@@ -332,7 +340,7 @@ func (e *exchange) run(m mcp.Message) (json.RawMessage, http.Header, error) {
 	res, err := e.h.send(e.ctx, http.MethodPost, e.header, m.Encode())
 	if err != nil {
 		e.cancel()
-		return nil, nil, e.h.broken(e.ctx, err)
+		return nil, nil, e.h.broken(err)
 	}
 	kind := res.Header.Get("Content-Type")
 	if res.StatusCode == http.StatusOK && strings.HasPrefix(kind, "text/event-stream") {
@@ -347,7 +355,7 @@ func (e *exchange) run(m mcp.Message) (json.RawMessage, http.Header, error) {
 	if !strings.HasPrefix(kind, "application/json") {
 		return nil, res.Header, e.h.notMCP("it answered %d with content of type %.60q", res.StatusCode, kind)
 	}
-	body, err := e.h.read(e.ctx, res)
+	body, err := e.h.read(res)
 	if err != nil {
 		return nil, res.Header, err
 	}
@@ -390,7 +398,7 @@ func (e *exchange) events(body io.Reader) (json.RawMessage, error) {
 			return nil, tooLarge(e.h.spec.Name)
 		}
 		if err != nil {
-			return nil, e.h.broken(e.ctx, err)
+			return nil, e.h.broken(err)
 		}
 		if ev.Name != "message" || len(ev.Data) == 0 {
 			continue
@@ -407,24 +415,24 @@ func (e *exchange) events(body io.Reader) (json.RawMessage, error) {
 			e.notify(m.Method, m.Params)
 		}
 	}
-	return nil, e.h.broken(e.ctx, io.ErrUnexpectedEOF)
+	return nil, e.h.broken(io.ErrUnexpectedEOF)
 }
 
 // read reads a whole body, once.
-func (h *httpConn) read(ctx context.Context, res *http.Response) ([]byte, error) {
+func (h *httpConn) read(res *http.Response) ([]byte, error) {
 	if res.ContentLength > maxMessage {
 		return nil, tooLarge(h.spec.Name)
 	}
 	if res.ContentLength >= 0 {
 		body := make([]byte, res.ContentLength)
 		if _, err := io.ReadFull(res.Body, body); err != nil {
-			return nil, h.broken(ctx, err)
+			return nil, h.broken(err)
 		}
 		return body, nil
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxMessage+1))
 	if err != nil {
-		return nil, h.broken(ctx, err)
+		return nil, h.broken(err)
 	}
 	if len(body) > maxMessage {
 		return nil, tooLarge(h.spec.Name)

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -66,10 +65,7 @@ func (h *httpConn) notMCP(why string, args ...any) error {
 }
 
 // broken translates a failure of the network.
-func (h *httpConn) broken(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return cancelled.New("the call to %q was cancelled", h.spec.Name).Because(context.Cause(ctx))
-	}
+func (h *httpConn) broken(err error) error {
 	if why := notReached(err); why != "" {
 		return unreachable.New("can't reach %q (%s)", h.spec.Name, display(h.spec.URL)).WithWhy("%s", why).Because(err)
 	}

@@ -1,0 +1,249 @@
+// Package app reads the configuration and furnishes the house: it makes the
+// rooms, hands each what it needs, and opens the doors.
+//
+// This is the only place that knows all rooms. Rooms hand over tools, checks
+// and jobs, and the lists of them stand here in full.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/audit"
+	"github.com/gatehouse-mcp/gatehouse/internal/authn"
+	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
+	"github.com/gatehouse-mcp/gatehouse/internal/gate"
+	"github.com/gatehouse-mcp/gatehouse/internal/identity"
+	"github.com/gatehouse-mcp/gatehouse/internal/mail"
+	"github.com/gatehouse-mcp/gatehouse/internal/mcpserver"
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
+	"github.com/gatehouse-mcp/gatehouse/internal/seal"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/token"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
+	"github.com/gatehouse-mcp/gatehouse/internal/upstream"
+	"github.com/gatehouse-mcp/gatehouse/internal/web"
+)
+
+// drain is how long requests that run may take to end at shutdown.
+const drain = 25 * time.Second
+
+// Run serves until ctx ends. What people read goes to out.
+func Run(ctx context.Context, c Config, out io.Writer) error {
+	if err := openDataDir(c.DataDir); err != nil {
+		return err
+	}
+	socket, err := listenSocket(c.DataDir)
+	if err != nil {
+		return err
+	}
+	listeners, err := listen(c.Listen)
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	if c.PublicURL == "" {
+		_, port, _ := net.SplitHostPort(listeners[0].Addr().String())
+		c.PublicURL = "http://" + net.JoinHostPort("localhost", port)
+	}
+	h, err := furnish(ctx, c, out)
+	if err != nil {
+		return errors.Join(err, closeAll(append(listeners, socket)))
+	}
+	stop := h.work(ctx)
+	err = h.announce(ctx, out)
+	if err == nil {
+		err = h.open(ctx, listeners, socket)
+	}
+	stop()
+	return errors.Join(err, os.Remove(filepath.Join(c.DataDir, SocketName)), h.db.Close())
+}
+
+func closeAll(listeners []net.Listener) (err error) {
+	for _, l := range listeners {
+		err = errors.Join(err, l.Close())
+	}
+	return err
+}
+
+// house is all rooms and doors.
+type house struct {
+	config   Config
+	log      *slog.Logger
+	db       *store.DB
+	audit    *audit.Log
+	people   *identity.People
+	tokens   *token.Tokens
+	authn    *authn.Authn
+	oauth    *authserver.Server
+	registry *tool.Registry
+	gate     *gate.Gate
+	servers  *upstream.Servers
+	mcp      *mcpserver.Server
+	pages    *web.Pages
+	rest     *web.REST
+	socket   *web.REST
+}
+
+// furnish makes the rooms, lowest floor first.
+func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
+	key, err := seal.LoadKey(c.MasterKeyFile, true)
+	if err != nil {
+		return nil, masterKeyUnusable.New("the master key %s can't be used", c.MasterKeyFile).WithWhy("%v", err).Because(err)
+	}
+	db, err := store.Open(ctx, c.Database)
+	if err != nil {
+		return nil, err
+	}
+	box := seal.Box{Keeper: key}
+	h := &house{config: c, db: db, log: slog.New(slog.NewTextHandler(out, nil)), registry: &tool.Registry{}}
+	h.audit = &audit.Log{DB: db, Box: box}
+	db.BeforeCommit = h.audit.Seal
+	h.people = &identity.People{DB: db, Dev: c.Dev}
+	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.PublicURL, Log: h.log}
+	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: &mail.Printer{Out: out}, Issuer: c.PublicURL}
+	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
+	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version}
+	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Registry: h.registry, Log: h.log, Issuer: c.PublicURL, Public: c.PublicURL, Dev: c.Dev}
+	h.oauth = &authserver.Server{
+		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, People: h.people, Authn: h.authn, Registry: h.registry,
+		Pages: h.pages, Log: h.log, Issuer: c.PublicURL, Public: c.PublicURL, Dev: c.Dev,
+	}
+	h.pages.AuthServer = h.oauth
+	h.mcp = &mcpserver.Server{
+		Gate: h.gate, Authn: h.authn, Registry: h.registry, Box: &box, Log: h.log, Public: c.PublicURL,
+		Origins: origins(c.PublicURL), Version: Version,
+	}
+	h.rest = &web.REST{Gate: h.gate, Log: h.log, Door: "rest", Public: c.PublicURL, Caller: h.bearer}
+	h.socket = &web.REST{Gate: h.gate, Log: h.log, Door: "socket", Public: c.PublicURL, Caller: localOwner}
+	if err := h.prepare(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return h, nil
+}
+
+// prepare opens the rooms that have tables, and publishes the tools.
+func (h *house) prepare(ctx context.Context) error {
+	for _, open := range []func(context.Context) error{
+		h.audit.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.oauth.Open,
+	} {
+		if err := open(ctx); err != nil {
+			return err
+		}
+	}
+	if err := h.registry.Publish("", baseTools(h.people, h.config.PublicURL)); err != nil {
+		return err
+	}
+	var control []tool.Tool
+	for _, tools := range [][]tool.Tool{h.audit.Tools(), h.servers.Tools()} {
+		control = append(control, tools...)
+	}
+	if err := h.registry.Publish(tool.Control, control); err != nil {
+		return err
+	}
+	if strings.HasPrefix(h.config.Database, "sqlite:") { // ours alone: what is pending was cut off
+		if _, err := h.audit.Recover(ctx, time.Now()); err != nil {
+			return err
+		}
+	}
+	return h.servers.Load(ctx)
+}
+
+// work starts the jobs. The returned function ends them and waits for them.
+func (h *house) work(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var jobs sync.WaitGroup
+	for _, job := range []func(context.Context){
+		h.tokens.Run,
+		h.servers.Run,
+		func(ctx context.Context) {
+			if err := h.audit.Run(ctx); err != nil {
+				h.log.Error("refusals of strangers could not be recorded", "err", err)
+			}
+		},
+	} {
+		jobs.Go(func() { job(ctx) })
+	}
+	return func() { cancel(); jobs.Wait() }
+}
+
+// bearer is the caller of REST: its tokens are those of the common endpoint.
+func (h *house) bearer(r *http.Request) (principal.Principal, error) {
+	return h.authn.Bearer(r, h.config.PublicURL+"/mcp")
+}
+
+// localOwner is whoever can open the admin socket.
+func localOwner(*http.Request) (principal.Principal, error) {
+	return principal.Principal{
+		Kind: principal.Member, Workspace: identity.Workspace, User: "local", Rank: principal.Owner, Scopes: []string{tool.ScopeAdmin},
+	}, nil
+}
+
+// open serves on all listeners until ctx ends, then lets requests end.
+func (h *house) open(ctx context.Context, listeners []net.Listener, socket net.Listener) error {
+	outside, inside := http.NewServeMux(), http.NewServeMux()
+	h.oauth.Routes(outside)
+	h.mcp.Routes(outside)
+	h.rest.Routes(outside)
+	h.pages.Routes(outside)
+	h.socket.Routes(inside)
+
+	servers := []*http.Server{h.server(guard(hosts(h.config.PublicURL, listeners[0]), outside)), h.server(inside)}
+	failed := make(chan error, len(listeners)+1)
+	var serving sync.WaitGroup
+	for _, l := range listeners {
+		serving.Go(func() { failed <- servers[0].Serve(l) })
+	}
+	serving.Go(func() { failed <- servers[1].Serve(socket) })
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	for _, s := range servers {
+		if shut := s.Shutdown(grace); shut != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}
+	serving.Wait()
+	return err
+}
+
+func (h *house) server(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelWarn),
+	}
+}
+
+// announce says where the server is and, while nobody owns it, how to set it up.
+func (h *house) announce(ctx context.Context, out io.Writer) error {
+	c := h.config
+	fmt.Fprintf(out, "gatehouse %s · data %s\n", Version, c.DataDir)
+	fmt.Fprintf(out, "✓ Listening on %s (this computer only)\n", c.PublicURL)
+	if c.Dev {
+		fmt.Fprintf(out, "! Development mode: anyone on this computer is signed in as dev@localhost and allows everything\n")
+		return nil
+	}
+	code, err := h.authn.NewSetupCode(ctx)
+	if err != nil {
+		return err
+	}
+	if code != "" {
+		fmt.Fprintf(out, "\nFinish setup in your browser. The code works once, for %d minutes:\n  %s/setup\n  code  %s\n",
+			int(authn.SetupLife/time.Minute), c.PublicURL, code)
+	}
+	fmt.Fprintf(out, "\nNo mail server is set: sign-in links are printed here.\nCtrl+C to stop.\n")
+	return nil
+}

@@ -1,0 +1,166 @@
+package app
+
+import (
+	"cmp"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+)
+
+// Config is what can be set. Each comment is the manual entry.
+type Config struct {
+	Listen        string // address to listen on, HOST:PORT; localhost means 127.0.0.1 and ::1
+	PublicURL     string // address at which browsers and clients reach this server; without one, http://localhost:PORT
+	DataDir       string // folder for the database, the master key and the admin socket
+	Database      string // sqlite:PATH or postgres://…; without one, a SQLite file in the data folder
+	MasterKeyFile string // file with the key that seals what is kept at rest; needed with PostgreSQL, the same on every node
+	Dev           bool   // development mode: this computer only, everybody is dev@localhost and allows everything
+}
+
+// A setting is one field of Config in its two spellings.
+type setting struct {
+	flag string
+	set  func(*Config, string) (why string)
+}
+
+var settings = []setting{
+	{"listen", func(c *Config, v string) string { c.Listen = v; return "" }},
+	{"public-url", func(c *Config, v string) string { c.PublicURL = v; return "" }},
+	{"data-dir", func(c *Config, v string) string { c.DataDir = v; return "" }},
+	{"database", func(c *Config, v string) string { c.Database = v; return "" }},
+	{"master-key-file", func(c *Config, v string) string { c.MasterKeyFile = v; return "" }},
+	{"dev", func(c *Config, v string) string {
+		c.Dev = v == "true"
+		if v != "true" && v != "false" {
+			return "it is either true or false"
+		}
+		return ""
+	}},
+}
+
+func (s setting) env() string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.flag, "-", "_"))
+}
+
+const envPrefix = "GATEHOUSE_"
+
+// foreign are variables with our prefix that are no settings of the server: the
+// credential of the client side, those of tests, and those that Kubernetes adds
+// for a service called gatehouse.
+var foreign = []string{"GATEHOUSE_TOKEN", "GATEHOUSE_TEST_", "GATEHOUSE_SERVICE_", "GATEHOUSE_PORT"}
+
+var configInvalid = problem.Code{
+	Name: "CONFIG_INVALID", Kind: problem.Invalid,
+	Fix: "correct it and start again; gatehouse serve --help lists the settings",
+}
+
+// Load makes the configuration of flags that were given, by name, and of the
+// environment ("KEY=value"). Flags win. All faults are reported at once.
+func Load(flags map[string]string, environ []string) (Config, error) {
+	c := Config{Listen: "localhost:3000", DataDir: defaultDataDir()}
+	var faults []string
+	for _, entry := range slices.Sorted(slices.Values(environ)) {
+		key, value, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(key, envPrefix) || slices.ContainsFunc(foreign, func(f string) bool { return strings.HasPrefix(key, f) }) {
+			continue
+		}
+		i := slices.IndexFunc(settings, func(s setting) bool { return s.env() == key })
+		if i < 0 {
+			faults = append(faults, key+" is not a setting; did you mean "+nearest(key)+"?")
+		} else if why := settings[i].set(&c, value); why != "" {
+			faults = append(faults, key+": "+why)
+		}
+	}
+	for _, s := range settings {
+		if value, given := flags[s.flag]; given {
+			if why := s.set(&c, value); why != "" {
+				faults = append(faults, "--"+s.flag+": "+why)
+			}
+		}
+	}
+	faults = append(faults, c.complete()...)
+	if len(faults) > 0 {
+		return c, configInvalid.New("the configuration can't be used").WithWhy("%s", strings.Join(faults, "\n        "))
+	}
+	return c, nil
+}
+
+func defaultDataDir() string {
+	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "gatehouse")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "gatehouse-data"
+	}
+	return filepath.Join(home, ".local", "share", "gatehouse")
+}
+
+// complete fills in what follows from other settings and names what contradicts.
+func (c *Config) complete() (faults []string) {
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		faults = append(faults, "listen: "+c.Listen+" is not HOST:PORT")
+	} else if !isLoopback(host) {
+		faults = append(faults, "listen: "+c.Listen+" can be reached from other computers without TLS (C28); listen on localhost and put a proxy that does TLS in front")
+	}
+	if c.PublicURL != "" {
+		c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
+		u, err := url.Parse(c.PublicURL)
+		switch {
+		case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+			faults = append(faults, "public-url: "+c.PublicURL+" is not an address like https://gatehouse.example.org")
+		case u.Scheme == "http" && !isLoopback(u.Hostname()):
+			faults = append(faults, "public-url: http is for this computer only; use https")
+		case c.Dev && !isLoopback(u.Hostname()):
+			faults = append(faults, "dev: development mode never leaves this computer, but public-url is "+c.PublicURL)
+		}
+	}
+	if c.Database == "" {
+		c.Database = "sqlite:" + filepath.Join(c.DataDir, "gatehouse.db")
+	}
+	if c.MasterKeyFile == "" {
+		if !strings.HasPrefix(c.Database, "sqlite:") {
+			faults = append(faults, "master-key-file: with PostgreSQL every node needs the same key, so name its file")
+		}
+		c.MasterKeyFile = filepath.Join(c.DataDir, "master.key")
+	}
+	return faults
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// nearest is the setting whose name differs least.
+func nearest(key string) string {
+	best := slices.MinFunc(settings, func(a, b setting) int { return cmp.Compare(distance(key, a.env()), distance(key, b.env())) })
+	return best.env()
+}
+
+// distance is how many letters have to change (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,139 @@
+package web
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/authn"
+	"github.com/gatehouse-mcp/gatehouse/internal/gate"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+)
+
+// REST is the door for programs without MCP: the same tools, called by name with
+// a JSON object (R730, R731). The door of the admin socket is one as well.
+type REST struct {
+	Gate   *gate.Gate
+	Log    *slog.Logger
+	Door   string                                           // "rest" or "socket", in the log of events
+	Caller func(*http.Request) (principal.Principal, error) // who calls; a refusal is answered with a challenge
+	Public string                                           // where a token is asked for
+}
+
+// Routes mounts the door.
+func (d *REST) Routes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /mcp/tools", d.list)
+	mux.HandleFunc("POST /mcp/tool/{name}", d.call)
+}
+
+var (
+	bodyUnreadable = problem.Code{
+		Name: "BODY_UNREADABLE", Kind: problem.Invalid,
+		Why: "a call takes one JSON object of at most 4 MiB, as application/json, or nothing",
+		Fix: "send the arguments as a JSON object",
+	}
+	maxBody int64 = 4 << 20
+)
+
+func (d *REST) list(w http.ResponseWriter, r *http.Request) {
+	ref := store.ID("req_")
+	p, err := d.caller(r)
+	if err != nil {
+		d.refuse(w, r, p, ref, err)
+		return
+	}
+	tools := []json.RawMessage{}
+	for _, t := range d.Gate.List(r.Context(), p) {
+		tools = append(tools, t.Definition)
+	}
+	send(w, http.StatusOK, map[string]any{"tools": tools, "total": len(tools), "user_tier": p.Rank.String()})
+}
+
+// caller is somebody who has signed in.
+func (d *REST) caller(r *http.Request) (principal.Principal, error) {
+	p, err := d.Caller(r)
+	if err == nil && p.Kind == principal.Anonymous {
+		err = authn.TokenMissing.New("an access token is needed")
+	}
+	return p, err
+}
+
+func (d *REST) call(w http.ResponseWriter, r *http.Request) {
+	ref := store.ID("req_")
+	p, err := d.Caller(r)
+	if err != nil {
+		d.refuse(w, r, p, ref, err)
+		return
+	}
+	args, err := arguments(w, r)
+	if err == nil {
+		args, err = d.Gate.Do(r.Context(), gate.Call{
+			Principal: p, Name: r.PathValue("name"), Args: args, Door: d.Door, Remote: r.RemoteAddr, Ref: ref,
+		})
+	}
+	if err != nil {
+		d.refuse(w, r, p, ref, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(args) // the caller is gone
+}
+
+func arguments(w http.ResponseWriter, r *http.Request) (json.RawMessage, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return nil, bodyUnreadable.New("the arguments did not arrive").Because(err)
+	}
+	text := strings.TrimSpace(string(body))
+	if text == "" {
+		return nil, nil
+	}
+	media, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	if !strings.EqualFold(strings.TrimSpace(media), "application/json") || text[0] != '{' || !json.Valid(body) {
+		return nil, bodyUnreadable.New("the arguments cannot be read")
+	}
+	return body, nil
+}
+
+// refuse answers with the problem, and with a challenge where another token
+// would cure it.
+func (d *REST) refuse(w http.ResponseWriter, r *http.Request, p principal.Principal, ref string, err error) {
+	e := problem.From(err)
+	if e.Kind == problem.Internal || e.Kind == problem.Unavailable {
+		d.Log.Error("request failed", "ref", ref, "path", r.URL.Path, "err", err)
+	}
+	challenge := oauth.BearerChallenge{Realm: "gatehouse", Ref: ref, ResourceMetadata: oauth.WellKnown(d.Public+"/mcp", oauth.ResourceSuffix)}
+	switch {
+	case e.Kind == problem.Unauthenticated:
+		if r.Header.Get("Authorization") != "" {
+			challenge.Error, challenge.Description = oauth.InvalidToken, e.Detail
+		}
+		w.Header().Set("WWW-Authenticate", challenge.String())
+	case e.Kind == problem.Forbidden && e.Scope != "":
+		challenge.Error, challenge.Description = oauth.InsufficientScope, e.Detail
+		challenge.Scope = strings.Join(append(p.Scopes[:len(p.Scopes):len(p.Scopes)], e.Scope), " ")
+		w.Header().Set("WWW-Authenticate", challenge.String())
+	case e.Retry > 0:
+		w.Header().Set("Retry-After", strconv.Itoa(e.Wire(ref).Retry))
+	}
+	status := e.Kind.Status()
+	if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
+		status = http.StatusRequestEntityTooLarge
+	}
+	send(w, status, map[string]any{"error": e.Wire(ref)})
+}
+
+func send(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the caller is gone
+}

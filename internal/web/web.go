@@ -1,0 +1,348 @@
+// Package web is the door for people and for programs that speak REST: pages,
+// and the same tools as at the MCP door.
+//
+// A page decides nothing by itself. It shows, and hands what was typed to the
+// room that knows; a call goes through the gate like every other.
+package web
+
+import (
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/authn"
+	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
+	"github.com/gatehouse-mcp/gatehouse/internal/identity"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
+	"github.com/gatehouse-mcp/gatehouse/internal/web/views"
+)
+
+// Pages are the pages for people. Set the fields and mount Routes.
+type Pages struct {
+	DB         *store.DB
+	People     *identity.People
+	Authn      *authn.Authn
+	AuthServer *authserver.Server
+	Registry   *tool.Registry
+	Log        *slog.Logger
+	Issuer     string
+	Public     string
+	Dev        bool
+}
+
+// Routes mounts the pages.
+func (p *Pages) Routes(mux *http.ServeMux) {
+	mux.Handle("GET /{$}", p.page(p.home))
+	mux.Handle("GET /login", p.page(p.signIn))
+	mux.Handle("POST /login", p.page(p.sendLink))
+	mux.Handle("GET /login/link", p.page(p.showLink))
+	mux.Handle("POST /login/link", p.page(p.useLink))
+	mux.Handle("POST /logout", p.page(p.signOut))
+	mux.Handle("GET /setup", p.page(p.setup))
+	mux.Handle("POST /setup", p.page(p.makeOwner))
+	mux.Handle("GET /assets/", views.Assets())
+	mux.Handle("GET /", p.page(func(http.ResponseWriter, *http.Request, string) error {
+		return pageUnknown.New("there is no page here")
+	}))
+}
+
+var (
+	pageUnknown = problem.Code{
+		Name: "PAGE_UNKNOWN", Kind: problem.NotFound,
+		Why: "the address is mistyped, or what was there is gone",
+		Fix: "start at the front page",
+	}
+	formForeign = problem.Code{
+		Name: "FORM_NOT_OURS", Kind: problem.Forbidden,
+		Why: "the form was not made for this browser, or its cookies are blocked",
+		Fix: "go back, reload the page and try again",
+	}
+	formUnreadable = problem.Code{
+		Name: "FORM_UNREADABLE", Kind: problem.Invalid,
+		Why: "it did not arrive whole, or is too long",
+		Fix: "go back and send it again",
+	}
+)
+
+const maxForm = 64 << 10
+
+// sameSite refuses forms that another site posted.
+var sameSite = http.NewCrossOriginProtection()
+
+// page adapts a handler: an error becomes the page for people.
+func (p *Pages) page(h func(w http.ResponseWriter, r *http.Request, ref string) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ref := store.ID("req_")
+		err := error(formForeign.New("this form can't be accepted"))
+		if sameSite.Check(r) == nil {
+			err = h(w, r, ref)
+		}
+		if err != nil {
+			p.Problem(w, r, ref, err)
+		}
+	})
+}
+
+// Problem draws an error page.
+func (p *Pages) Problem(w http.ResponseWriter, r *http.Request, ref string, err error) {
+	e := problem.From(err)
+	if e.Kind == problem.Internal || e.Kind == problem.Unavailable {
+		p.Log.Error("request failed", "ref", ref, "path", r.URL.Path, "err", err)
+	}
+	views.Error(w, e.Kind.Status(), views.FromProblem(p.frame(ref), e))
+}
+
+// frame is what every page shows.
+func (p *Pages) frame(ref string) views.Page {
+	host := p.Issuer
+	if u, err := url.Parse(p.Issuer); err == nil {
+		host = u.Host
+	}
+	return views.Page{Product: "Gatehouse", Host: host, Ref: ref, Dev: p.Dev}
+}
+
+// form reads a posted form and the browser that it must have been made for.
+func (p *Pages) form(w http.ResponseWriter, r *http.Request) (authn.Browser, error) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		return authn.Browser{}, formUnreadable.New("the form can't be read").Because(err)
+	}
+	b, err := p.Authn.Browser(nil, r)
+	if err == nil && !b.OwnForm(r.PostForm.Get("csrf")) {
+		err = formForeign.New("this form can't be accepted")
+	}
+	return b, err
+}
+
+func (p *Pages) home(w http.ResponseWriter, r *http.Request, ref string) error {
+	b, err := p.Authn.Browser(nil, r)
+	if err != nil {
+		return err
+	}
+	open, err := p.setupOpen(r)
+	if err != nil {
+		return err
+	}
+	return views.Home(w, http.StatusOK, views.HomeView{
+		Page: p.frame(ref), User: b.Member.Email, Setup: open,
+		Endpoints: []views.Endpoint{{Name: "All servers", URL: p.Public + "/mcp"}},
+	})
+}
+
+func (p *Pages) setupOpen(r *http.Request) (open bool, err error) {
+	err = p.DB.View(r.Context(), func(tx *store.Tx) error {
+		has, err := p.People.HasOwner(tx)
+		open = !has && !p.Dev
+		return err
+	})
+	return open, err
+}
+
+// SignIn sends the browser to the sign-in page with what waits for it.
+func (p *Pages) SignIn(w http.ResponseWriter, r *http.Request, flow string) error {
+	http.Redirect(w, r, "/login?"+url.Values{"flow": {flow}}.Encode(), http.StatusSeeOther)
+	return nil
+}
+
+func (p *Pages) signIn(w http.ResponseWriter, r *http.Request, ref string) error {
+	b, err := p.Authn.Browser(w, r)
+	if err != nil {
+		return err
+	}
+	flow := r.URL.Query().Get("flow")
+	if b.SignedIn() && r.URL.Query().Get("switch") == "" {
+		if flow != "" {
+			return p.goOn(w, r, flow)
+		}
+		return views.SignedIn(w, http.StatusOK, views.SignedInView{Page: p.frame(ref), Email: b.Member.Email})
+	}
+	return views.SignIn(w, http.StatusOK, p.signInView(r, b, ref, flow))
+}
+
+func (p *Pages) signInView(r *http.Request, b authn.Browser, ref, flow string) views.SignInView {
+	v := views.SignInView{Page: p.frame(ref), CSRF: b.FormToken(), Log: true}
+	if c, redirect, ok := p.AuthServer.Waiting(r, flow); ok {
+		v.Flow = flow
+		if target, err := views.NewTarget(redirect); err == nil {
+			v.Waiting = &views.Client{Name: c.Name, Target: target}
+		}
+	}
+	return v
+}
+
+func (p *Pages) goOn(w http.ResponseWriter, r *http.Request, flow string) error {
+	http.Redirect(w, r, "/consent/"+url.PathEscape(flow), http.StatusSeeOther)
+	return nil
+}
+
+func (p *Pages) sendLink(w http.ResponseWriter, r *http.Request, ref string) error {
+	b, err := p.form(w, r)
+	if err != nil {
+		return err
+	}
+	email, flow := r.PostForm.Get("email"), r.PostForm.Get("flow")
+	if !strings.Contains(email, "@") {
+		v := p.signInView(r, b, ref, flow)
+		v.Email, v.Fault = email, "Type an e-mail address, like name@example.org."
+		return views.SignIn(w, http.StatusBadRequest, v)
+	}
+	if _, _, ok := p.AuthServer.Waiting(r, flow); !ok {
+		flow = ""
+	}
+	if err := p.Authn.SendLink(r, email, flow, ref); err != nil {
+		return err
+	}
+	return views.SignInSent(w, http.StatusOK, views.SignInSentView{
+		Page: p.frame(ref), Email: email, Log: true, Lasts: authn.LinkLife,
+		Again: "/login?" + url.Values{"flow": {flow}}.Encode(),
+	})
+}
+
+func (p *Pages) showLink(w http.ResponseWriter, r *http.Request, ref string) error {
+	b, err := p.Authn.Browser(w, r)
+	if err != nil {
+		return err
+	}
+	return views.SignInLink(w, http.StatusOK, views.SignInLinkView{
+		Page: p.frame(ref), Token: r.URL.Query().Get("token"), CSRF: b.FormToken(), Current: b.Member.Email,
+	})
+}
+
+func (p *Pages) useLink(w http.ResponseWriter, r *http.Request, ref string) error {
+	if _, err := p.form(w, r); err != nil {
+		return err
+	}
+	flow, err := p.Authn.UseLink(w, r, r.PostForm.Get("token"), ref)
+	if err != nil {
+		return err
+	}
+	if _, _, ok := p.AuthServer.Waiting(r, flow); ok {
+		return p.goOn(w, r, flow)
+	}
+	http.Redirect(w, r, "/login", http.StatusSeeOther)
+	return nil
+}
+
+func (p *Pages) signOut(w http.ResponseWriter, r *http.Request, ref string) error {
+	b, err := p.form(w, r)
+	if err != nil {
+		return err
+	}
+	if err := p.Authn.SignOut(w, r, b, ref); err != nil {
+		return err
+	}
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+	return nil
+}
+
+func (p *Pages) setup(w http.ResponseWriter, r *http.Request, ref string) error {
+	open, err := p.setupOpen(r)
+	if err != nil {
+		return err
+	}
+	if !open {
+		return pageUnknown.New("there is no page here")
+	}
+	b, err := p.Authn.Browser(w, r)
+	if err != nil {
+		return err
+	}
+	return views.Setup(w, http.StatusOK, views.SetupView{Page: p.frame(ref), CSRF: b.FormToken()})
+}
+
+func (p *Pages) makeOwner(w http.ResponseWriter, r *http.Request, ref string) error {
+	b, err := p.form(w, r)
+	if err != nil {
+		return err
+	}
+	email := strings.TrimSpace(r.PostForm.Get("email"))
+	err = p.Authn.SetUp(r, r.PostForm.Get("code"), email, "", ref)
+	if e := problem.From(err); e != nil && (e.Kind == problem.Invalid || problem.Is(err, authn.SetupRefused)) {
+		return views.Setup(w, e.Kind.Status(), views.SetupView{
+			Page: p.frame(ref), CSRF: b.FormToken(), Email: email, Fault: fault(e),
+		})
+	}
+	if err != nil {
+		return err
+	}
+	return views.SetupDone(w, http.StatusOK, views.SetupDoneView{Page: p.frame(ref), Email: email, Endpoint: p.Public + "/mcp", Log: true})
+}
+
+// fault is a problem as one or two sentences.
+func fault(e *problem.Error) string {
+	text := ""
+	for _, part := range []string{e.Detail, e.Fix} {
+		if part != "" {
+			text += strings.ToUpper(part[:1]) + part[1:] + ". "
+		}
+	}
+	return strings.TrimSpace(text)
+}
+
+// Consent draws the question whether the app may act for the person.
+func (p *Pages) Consent(w http.ResponseWriter, r *http.Request, ask authserver.Ask) error {
+	target, err := views.NewTarget(ask.Redirect)
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if ask.Fault != "" {
+		status = http.StatusBadRequest
+	}
+	return views.Consent(w, status, views.ConsentView{
+		Page: p.frame(ask.Ref), Request: ask.Flow, CSRF: ask.FormToken,
+		Client: views.Client{Name: ask.Client.Name, Target: target},
+		Asked:  time.Since(ask.Asked), From: ask.From, User: ask.Member.Email, Fault: ask.Fault,
+		Switch:  "/login?" + url.Values{"switch": {"1"}, "flow": {ask.Flow}}.Encode(),
+		Servers: servers(ask.Tools),
+	})
+}
+
+// servers groups tools by where they come from, one line for each risk.
+func servers(tools []tool.Tool) []views.Server {
+	var grouped []views.Server
+	for _, t := range tools {
+		name := t.Origin
+		if name == "" || name == tool.Control {
+			name = "Gatehouse"
+		}
+		i := slices.IndexFunc(grouped, func(s views.Server) bool { return s.Name == name })
+		if i < 0 {
+			i, grouped = len(grouped), append(grouped, views.Server{Name: name})
+		}
+		s, does := &grouped[i], doing[t.Effect]
+		j := slices.IndexFunc(s.Lines, func(l views.Line) bool { return l.Risk == does.risk })
+		if j < 0 {
+			j, s.Lines = len(s.Lines), append(s.Lines, views.Line{Text: does.text, Risk: does.risk})
+		}
+		s.Lines[j].Tools = append(s.Lines[j].Tools, views.Tool{Name: t.Name, Doc: t.Doc})
+	}
+	return grouped
+}
+
+// doing is what tools of each effect do, in plain words (R1203).
+var doing = map[tool.Effect]struct {
+	risk views.Risk
+	text string
+}{
+	tool.Reads:    {views.Read, "Look things up, without changing anything"},
+	tool.Writes:   {views.Change, "Create and change things"},
+	tool.Destroys: {views.HardToUndo, "Do things that are hard to undo"},
+}
+
+// HandBack draws the page from which the browser goes back to the app.
+func (p *Pages) HandBack(w http.ResponseWriter, r *http.Request, a authserver.Answer) error {
+	target, err := views.NewTarget(a.Location)
+	if err != nil {
+		return err
+	}
+	return views.HandBack(w, http.StatusOK, views.HandBackView{
+		Page: p.frame(a.Ref), Client: views.Client{Name: a.Client.Name, Target: target}, Denied: a.Denied, First: a.First,
+		Decided: time.Since(a.Decided), Left: max(time.Until(a.Until), 0),
+	})
+}
