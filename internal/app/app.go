@@ -135,6 +135,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 func (h *house) prepare(ctx context.Context) error {
 	for _, open := range []func(context.Context) error{
 		h.audit.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.oauth.Open,
+		func(ctx context.Context) error { return h.db.Migrate(ctx, "upstream", upstream.Migrations) },
 	} {
 		if err := open(ctx); err != nil {
 			return err

@@ -262,7 +262,7 @@ func (c *child) line(line []byte) {
 	m, refusal := mcp.Parse(line)
 	switch {
 	case refusal != nil:
-		c.unreadable(m.ID, line)
+		c.unreadable(m.ID, line, refusal)
 	case m.Error != nil:
 		c.deliver(m.ID, answer{err: m.Error})
 	case m.IsResponse():
@@ -294,12 +294,14 @@ func (c *child) progress(m mcp.Message) {
 	}
 }
 
-// unreadable notes a line that is not MCP. If it was meant as an answer, the
-// call it belongs to fails.
-func (c *child) unreadable(id json.RawMessage, line []byte) {
+// unreadable notes a line that is not MCP. If it was meant as an answer, and not
+// for a log, the call it belongs to fails.
+func (c *child) unreadable(id json.RawMessage, line []byte, refusal *mcp.Error) {
 	c.noise.Add(1)
 	c.said.add("(not MCP) " + string(line))
-	c.deliver(id, answer{err: garbage.New("%q answered with something that is not MCP", c.name)})
+	if mcp.Field(line, "jsonrpc") != nil {
+		c.deliver(id, answer{err: garbage.New("the answer of %q cannot be read", c.name).WithWhy("it is not MCP: %s", refusal.Message)})
+	}
 }
 
 // overlong handles a message that is longer than we keep: its id is at either end.

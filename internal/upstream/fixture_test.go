@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
-	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 )
 
 // TestMain lets the test program be its own MCP server: a child that is told so
@@ -56,7 +55,7 @@ func (f *fixture) serve() {
 		os.Exit(3)
 	case "parent":
 		self, _ := os.Executable()
-		child := openStdio(Spec{Name: "fix", Command: []string{self}, Env: map[string]seal.Secret{"FIXTURE": seal.Hide("stubborn")}}, us, quiet())
+		child := openStdio(Spec{Name: "fix", Command: []string{self}, Env: hide(fixtureEnv("stubborn"))}, us, quiet())
 		result, err := child.Call(context.Background(), "tools/call", json.RawMessage(`{"name":"pid"}`), nil)
 		if err != nil {
 			panic(err)
@@ -101,7 +100,7 @@ func (f *fixture) handle(m mcp.Message) {
 		}
 		f.say(`{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":%q,"capabilities":{"tools":{}},"serverInfo":{"name":"fixture","version":"1"}}}`, m.ID, version)
 	case "tools/list":
-		f.say(`{"jsonrpc":"2.0","id":%s,"result":%s}`, m.ID, fixtureTools(mcp.Text(m.Params, "cursor")))
+		f.say(`{"jsonrpc":"2.0","id":%s,"result":%s}`, m.ID, strings.ReplaceAll(fixtureTools(mcp.Text(m.Params, "cursor")), "\n", " "))
 	case "tools/call":
 		f.call(m, mcp.Text(m.Params, "name"))
 	case "notifications/cancelled":
@@ -142,6 +141,9 @@ func (f *fixture) call(m mcp.Message, name string) {
 	case "hang":
 	case "fail":
 		f.say(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32099,"message":"no","data":{"a":1.0}}}`, m.ID)
+	case "log":
+		f.say(`{"level":30,"id":%s,"msg":"a line of a log"}`, m.ID)
+		f.result(m.ID, "fine")
 	case "duplicate":
 		f.say(`{"result":{"a":1,"a":2},"jsonrpc":"2.0","id":%s}`, m.ID)
 	case "huge":
@@ -176,7 +178,12 @@ func fixtureSpec(t testing.TB, manner string) Spec {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Spec{Name: "fix", Command: []string{self}, Env: map[string]seal.Secret{"FIXTURE": seal.Hide(manner)}}
+	return Spec{Name: "fix", Command: []string{self}, Env: hide(fixtureEnv(manner))}
+}
+
+// fixtureEnv also spares the child the pause that the race detector makes at exit.
+func fixtureEnv(manner string) map[string]string {
+	return map[string]string{"FIXTURE": manner, "GORACE": "atexit_sleep_ms=0"}
 }
 
 // alive reports whether the process exists and is not just a corpse.

@@ -69,7 +69,7 @@ func use[Out any](t testing.TB, s *Servers, name string, in any) (out Out, err e
 }
 
 func fixtureIn(t testing.TB, name, manner string) addIn {
-	return addIn{Name: name, Command: fixtureSpec(t, manner).Command, Env: map[string]string{"FIXTURE": manner}}
+	return addIn{Name: name, Command: fixtureSpec(t, manner).Command, Env: fixtureEnv(manner)}
 }
 
 func mustAdd(t testing.TB, s *Servers, in addIn) addOut {
@@ -425,7 +425,9 @@ func TestEndlessToolListIsRefused(t *testing.T) {
 			t.Errorf("%s: got %v", bad, err)
 		}
 	}
-	c = func(string, json.RawMessage) (json.RawMessage, error) { return nil, &mcp.Error{Code: mcp.MethodNotFound} }
+	c = func(string, json.RawMessage) (json.RawMessage, error) {
+		return nil, &mcp.Error{Code: mcp.MethodNotFound}
+	}
 	if tools, _, err := fetch(t.Context(), "fix", c); err != nil || len(tools) != 0 {
 		t.Errorf("a server without tools gave %v", err)
 	}

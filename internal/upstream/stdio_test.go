@@ -103,7 +103,7 @@ func TestChildSeesOnlyItsEnvironment(t *testing.T) {
 	env := said(callTool(t, startStdio(t, spec), "env"))
 	for line := range strings.SplitSeq(env, "\n") {
 		name, _, _ := strings.Cut(line, "=")
-		if !strings.Contains(" PATH HOME USER LANG TMPDIR TOKEN FIXTURE ", " "+name+" ") {
+		if !strings.Contains(" PATH HOME USER LANG TMPDIR TOKEN FIXTURE GORACE ", " "+name+" ") {
 			t.Errorf("the child sees %s", line)
 		}
 	}
@@ -224,6 +224,9 @@ func TestBadAnswerFailsItsCall(t *testing.T) {
 		if !problem.Is(err, garbage) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if got := said(callTool(t, s, "log")); got != "fine" {
+		t.Errorf("a log line was taken for the answer: %s", got)
 	}
 	if again := said(callTool(t, s, "pid")); again != first {
 		t.Error("the child was lost")

@@ -46,7 +46,7 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 	mux.Handle("GET /setup", p.page(p.setup))
 	mux.Handle("POST /setup", p.page(p.makeOwner))
 	mux.Handle("GET /assets/", views.Assets())
-	mux.Handle("GET /", p.page(func(http.ResponseWriter, *http.Request, string) error {
+	mux.Handle("/", p.page(func(http.ResponseWriter, *http.Request, string) error {
 		return pageUnknown.New("there is no page here")
 	}))
 }

@@ -1,0 +1,471 @@
+// Package gatehouse_test holds the laws of the whole tree: who may import whom,
+// what every package owes its reader, and what no file may contain. A message
+// of these tests says what to do about it.
+package gatehouse_test
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+const module = "github.com/gatehouse-mcp/gatehouse"
+
+// floors: a package imports only packages of lower floors, and of those only
+// the ones named in its row; "all" stands for every lower one. Packages below
+// internal/ go by their short name.
+var floors = []struct {
+	floor int
+	name  string
+	uses  string
+}{
+	{0, "problem", ""},
+	{0, "principal", ""},
+	{0, "seal", ""},
+	{0, "oauth", ""},
+	{0, "mcp", ""},
+	{1, "store", ""},
+	{1, "client", "mcp oauth"},
+	{1, "mail", ""},
+	{2, "tool", ""},
+	{2, "throttle", ""},
+	{2, "store/storetest", ""},
+	{3, "audit", "seal"},
+	{3, "token", "oauth seal"},
+	{4, "identity", "seal token"},
+	{4, "gate", "audit"},
+	{5, "authn", "audit identity mail oauth seal throttle token"},
+	{7, "upstream", "client mcp seal"},
+	{7, "authserver", "audit authn identity oauth seal throttle token"},
+	{7, "web/views", ""},
+	{8, "mcpserver", "authn gate mcp oauth seal"},
+	{8, "web", "audit authn authserver gate oauth web/views"},
+	{9, "app", "all"},
+	{10, "app/apptest", "all"},
+	{10, "cmd/gatehouse", "all"},
+	{10, "bench", ""},
+}
+
+// everyones may be used from every floor above their own.
+var everyones = []string{"problem", "principal", "store", "tool"}
+
+// modules are the ones we may import, each with its reason. One that is marked
+// as for tests is imported by no other file.
+var modules = map[string]struct {
+	reason   string
+	testOnly bool
+}{
+	"github.com/go-jose/go-jose/v4":          {reason: "JWS and JWK; parsing demands a list of algorithms"},
+	"github.com/go-json-experiment/json":     {reason: "canonical JSON (RFC 8785) for the audit chain, in jsontext"},
+	"github.com/google/jsonschema-go":        {reason: "schemas of tools from Go types, and validation by them"},
+	"github.com/jackc/pgx/v5":                {reason: "PostgreSQL"},
+	"github.com/modelcontextprotocol/go-sdk": {reason: "an MCP server and client that somebody else wrote, as fixtures", testOnly: true},
+	"github.com/rogpeppe/go-internal":        {reason: "testscript: the user's terminal as test files", testOnly: true},
+	"github.com/spf13/cobra":                 {reason: "commands, flags, completion"},
+	"golang.org/x/sys":                       {reason: "file locks and the parent-death signal for children"},
+	"golang.org/x/term":                      {reason: "is this a terminal, and how wide"},
+	"modernc.org/sqlite":                     {reason: "SQLite without cgo"},
+}
+
+// acrossWorkspaces are the functions (package.Name) whose SQL touches rows that
+// belong to a workspace without naming it, each with the reason why it may.
+var acrossWorkspaces = map[string]string{
+	"audit.inserts":      "its columns are computed from a table, the first of which is the workspace",
+	"token.RevokeFamily": "the id of the family is unguessable and comes from a token or row that was already judged",
+}
+
+func TestImportsGoDownward(t *testing.T) {
+	floor, uses := map[string]int{}, map[string]string{}
+	for _, f := range floors {
+		floor[f.name], uses[f.name] = f.floor, f.uses
+	}
+	seen := map[string]bool{}
+	for _, f := range tree() {
+		if f.test {
+			continue
+		}
+		seen[f.pkg] = true
+		if _, ok := floor[f.pkg]; !ok {
+			t.Errorf("%s: package %s stands on no floor; give it a row in floors (arch_test.go) and in doc/design.md", f.path, f.pkg)
+			continue
+		}
+		for _, path := range imports(f.ast) {
+			dep, ours := strings.CutPrefix(path, module+"/")
+			dep = strings.TrimPrefix(dep, "internal/")
+			switch low, known := floor[dep]; {
+			case !ours:
+			case !known || low >= floor[f.pkg]:
+				t.Errorf("%s imports %s, which does not stand below it; let app hand over a function instead, or leave an event in the log", f.path, dep)
+			case uses[f.pkg] != "all" && !slices.Contains(everyones, dep) && !slices.Contains(strings.Fields(uses[f.pkg]), dep):
+				t.Errorf("%s imports %s, which %s may not use; if it truly must, name it in the row of floors and in doc/design.md", f.path, dep, f.pkg)
+			}
+		}
+	}
+	for _, f := range floors {
+		if !seen[f.name] {
+			t.Errorf("floors has a row for %s, which does not exist; remove the row, packages come with their first feature", f.name)
+		}
+		for _, dep := range strings.Fields(f.uses) {
+			if low, known := floor[dep]; dep != "all" && (!known || low >= f.floor) {
+				t.Errorf("the row of %s names %s, which does not stand below it; correct the row", f.name, dep)
+			}
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
+	said := map[string]bool{}
+	for _, f := range tree() {
+		if f.test {
+			continue
+		}
+		doc := f.ast.Doc.Text()
+		want := "Package " + f.ast.Name.Name + " "
+		if f.ast.Name.Name == "main" {
+			want = ""
+		}
+		said[f.pkg] = said[f.pkg] || doc != "" && strings.HasPrefix(doc, want)
+		if doc != "" && !strings.HasPrefix(doc, want) {
+			t.Errorf("%s: begin the package comment with %q and say what the package is for", f.path, want)
+		}
+		if slices.Contains([]string{"utils", "util", "common", "helpers", "shared"}, f.ast.Name.Name) {
+			t.Errorf("%s: package %s could hold anything; name it after the one thing it does", f.path, f.ast.Name.Name)
+		}
+	}
+	for pkg, ok := range said {
+		if !ok {
+			t.Errorf("package %s has no package comment; say what it is for and the law it keeps", pkg)
+		}
+	}
+}
+
+func TestModulesHaveReasons(t *testing.T) {
+	used := map[string]bool{}
+	for _, f := range tree() {
+		for _, path := range imports(f.ast) {
+			if path == module || strings.HasPrefix(path, module+"/") || !strings.Contains(strings.Split(path, "/")[0], ".") {
+				continue
+			}
+			m := moduleOf(path)
+			used[m] = true
+			if m == "" {
+				t.Errorf("%s imports %s, whose module is not listed; do without it, or add it to modules (arch_test.go) with its reason", f.path, path)
+			} else if modules[m].testOnly && !f.test && !strings.HasSuffix(f.pkg, "test") {
+				t.Errorf("%s imports %s, which is for tests only", f.path, path)
+			}
+		}
+	}
+	for m := range modules {
+		if !used[m] {
+			t.Errorf("nothing imports %s any more; remove it from modules (arch_test.go) and run go mod tidy", m)
+		}
+	}
+	for m, direct := range required(t) {
+		if _, listed := modules[m]; direct && !listed {
+			t.Errorf("go.mod requires %s, which is not listed; run go mod tidy, or add it to modules (arch_test.go) with its reason", m)
+		} else if listed && !direct {
+			t.Errorf("go.mod calls %s indirect, but we import it; run go mod tidy", m)
+		}
+	}
+}
+
+// Callers build on codes, so a code is written once and in one form.
+func TestProblemCodesAreDeclaredOnce(t *testing.T) {
+	upperSnake := regexp.MustCompile(`^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$`)
+	where := map[string]string{}
+	for _, f := range tree() {
+		if f.test {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			lit, ok := n.(*ast.CompositeLit)
+			if !ok || !isProblemCode(f, lit.Type) {
+				return true
+			}
+			pos := fset.Position(lit.Pos()).String()
+			name := nameField(lit)
+			switch {
+			case !upperSnake.MatchString(name):
+				t.Errorf("%s: write the name of the code as a string in UPPER_SNAKE, not %q", pos, name)
+			case where[name] != "":
+				t.Errorf("%s: %s is declared at %s too; use that one, or find a name of its own", pos, name, where[name])
+			}
+			where[name] = pos
+			return true
+		})
+	}
+}
+
+func TestNothingRunsByItself(t *testing.T) {
+	for _, f := range tree() {
+		for _, d := range f.ast.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil && fn.Name.Name == "init" {
+				t.Errorf("%s: func init runs behind the reader's back; call it from where it is needed, or make it a table", fset.Position(fn.Pos()))
+			}
+		}
+	}
+}
+
+// What a server says goes through its logger; only commands print.
+func TestOnlyCommandsPrint(t *testing.T) {
+	for _, f := range tree() {
+		if f.test || strings.HasPrefix(f.pkg, "cmd/") || f.pkg == "bench" {
+			continue
+		}
+		if slices.Contains(imports(f.ast), "log") {
+			t.Errorf("%s imports log; use the slog.Logger that was handed over", f.path)
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if x, isIdent := identOf(sel, ok); isIdent && x == "fmt" && strings.HasPrefix(sel.Sel.Name, "Print") {
+				t.Errorf("%s: fmt.%s writes to somebody's terminal; return the text, or log it", fset.Position(sel.Pos()), sel.Sel.Name)
+			}
+			return true
+		})
+	}
+}
+
+// A statement that forgets the workspace is how one tenant sees another (R520).
+func TestStatementsNameTheWorkspace(t *testing.T) {
+	tables := workspaceTables(t)
+	statement := regexp.MustCompile(`\b(?:FROM|UPDATE|INTO|JOIN)\s+([a-z_]+)`)
+	excused := map[string]bool{}
+	for _, f := range tree() {
+		if f.test {
+			continue
+		}
+		for _, s := range sqlTexts(f) {
+			for _, m := range statement.FindAllStringSubmatchIndex(s.text, -1) {
+				table, rest := s.text[m[2]:m[3]], s.text[m[3]:]
+				if !tables[table] || strings.Contains(rest, "workspace") {
+					continue
+				}
+				if acrossWorkspaces[s.owner] != "" {
+					excused[s.owner] = true
+					continue
+				}
+				t.Errorf("%s: a statement on %s does not name the workspace; add it, or give %q a reason in acrossWorkspaces (arch_test.go)", fset.Position(s.pos), table, s.owner)
+			}
+		}
+	}
+	for owner := range acrossWorkspaces {
+		if !excused[owner] {
+			t.Errorf("acrossWorkspaces excuses %s, which no longer needs it; remove the line", owner)
+		}
+	}
+}
+
+// A file is one Go file of the tree. pkg is its folder, without internal/.
+type file struct {
+	path, pkg string
+	test      bool
+	ast       *ast.File
+}
+
+var fset = token.NewFileSet()
+
+// tree parses every Go file, also those of other platforms. A file that does
+// not parse ends the tests: nothing can be said about it.
+var tree = sync.OnceValue(func() []file {
+	var files []file
+	walk(func(path string) {
+		if !strings.HasSuffix(path, ".go") {
+			return
+		}
+		f, err := parser.ParseFile(fset, path, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			panic(err)
+		}
+		pkg := strings.TrimPrefix(filepath.ToSlash(filepath.Dir(path)), "internal/")
+		files = append(files, file{path, pkg, strings.HasSuffix(path, "_test.go"), f})
+	})
+	return files
+})
+
+// walk visits what the go tool would look at.
+func walk(visit func(path string)) {
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if d.IsDir() && path != "." && (name[0] == '.' || name[0] == '_' || name == "testdata" || name == "node_modules") {
+			return filepath.SkipDir
+		}
+		if !d.IsDir() {
+			visit(path)
+		}
+		return nil
+	})
+	if err != nil {
+		panic(err)
+	}
+}
+
+func imports(f *ast.File) []string {
+	var paths []string
+	for _, spec := range f.Imports {
+		path, _ := strconv.Unquote(spec.Path.Value) // the parser has checked it
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+// moduleOf is the listed module that a package belongs to, or "".
+func moduleOf(path string) string {
+	for m := range modules {
+		if path == m || strings.HasPrefix(path, m+"/") {
+			return m
+		}
+	}
+	return ""
+}
+
+// required reads the modules of go.mod and whether each is required directly.
+func required(t *testing.T) map[string]bool {
+	t.Helper()
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^(?:require)?\s+(\S+\.\S+/\S+) v\S+(.*)$`)
+	direct := map[string]bool{}
+	for _, m := range line.FindAllStringSubmatch(string(mod), -1) {
+		direct[m[1]] = !strings.Contains(m[2], "// indirect")
+	}
+	return direct
+}
+
+func isProblemCode(f file, typ ast.Expr) bool {
+	switch e := typ.(type) {
+	case *ast.SelectorExpr:
+		x, ok := identOf(e, true)
+		return ok && x == "problem" && e.Sel.Name == "Code"
+	case *ast.Ident:
+		return f.pkg == "problem" && e.Name == "Code"
+	}
+	return false
+}
+
+func identOf(sel *ast.SelectorExpr, ok bool) (string, bool) {
+	if !ok {
+		return "", false
+	}
+	x, ok := sel.X.(*ast.Ident)
+	if !ok {
+		return "", false
+	}
+	return x.Name, true
+}
+
+func nameField(lit *ast.CompositeLit) string {
+	for _, e := range lit.Elts {
+		kv, ok := e.(*ast.KeyValueExpr)
+		if !ok || fmt.Sprint(kv.Key) != "Name" {
+			continue
+		}
+		if v, ok := kv.Value.(*ast.BasicLit); ok {
+			s, _ := strconv.Unquote(v.Value) // the parser has checked it
+			return s
+		}
+	}
+	return ""
+}
+
+// workspaceTables are the tables of the embedded *.sql files that have a column
+// called workspace.
+func workspaceTables(t *testing.T) map[string]bool {
+	t.Helper()
+	create := regexp.MustCompile(`(?is)CREATE TABLE (?:IF NOT EXISTS )?(\w+)\s*\((.*?)\n\)`)
+	column := regexp.MustCompile(`(?m)^\s*workspace\s`)
+	tables := map[string]bool{}
+	walk(func(path string) {
+		if !strings.HasSuffix(path, ".sql") {
+			return
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range create.FindAllStringSubmatch(string(text), -1) {
+			tables[m[1]] = column.MatchString(m[2])
+		}
+	})
+	return tables
+}
+
+// An sqlText is a string of the source with what was added to it by +, and the
+// function, variable or constant (package.Name) it stands in.
+type sqlText struct {
+	text  string
+	owner string
+	pos   token.Pos
+}
+
+func sqlTexts(f file) []sqlText {
+	var texts []sqlText
+	for _, d := range f.ast.Decls {
+		owner := ""
+		ast.Inspect(d, func(n ast.Node) bool {
+			switch e := n.(type) {
+			case *ast.FuncDecl:
+				owner = f.pkg + "." + e.Name.Name
+			case *ast.ValueSpec:
+				if g, ok := d.(*ast.GenDecl); ok && slices.Contains(g.Specs, ast.Spec(e)) {
+					owner = f.pkg + "." + e.Names[0].Name
+				}
+			case *ast.BinaryExpr, *ast.BasicLit:
+				texts = append(texts, sqlText{literals(n, f.pkg, constants()), owner, n.Pos()})
+				return false
+			}
+			return true
+		})
+	}
+	return texts
+}
+
+// literals joins the strings of an expression, known constants included; what is
+// computed between them is left out.
+func literals(e ast.Node, pkg string, known map[string]string) string {
+	var b strings.Builder
+	ast.Inspect(e, func(n ast.Node) bool {
+		switch e := n.(type) {
+		case *ast.BasicLit:
+			if e.Kind == token.STRING {
+				s, _ := strconv.Unquote(e.Value) // the parser has checked it
+				b.WriteString(s)
+			}
+		case *ast.Ident:
+			b.WriteString(known[pkg+"."+e.Name])
+		}
+		return true
+	})
+	return b.String()
+}
+
+// constants are the string constants of all packages (package.Name).
+var constants = sync.OnceValue(func() map[string]string {
+	found := map[string]string{}
+	for _, f := range tree() {
+		for _, d := range f.ast.Decls {
+			g, ok := d.(*ast.GenDecl)
+			for i := 0; ok && g.Tok == token.CONST && i < len(g.Specs); i++ {
+				v := g.Specs[i].(*ast.ValueSpec)
+				if len(v.Values) == 1 {
+					found[f.pkg+"."+v.Names[0].Name] = literals(v.Values[0], "", nil)
+				}
+			}
+		}
+	}
+	return found
+})

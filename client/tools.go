@@ -1,0 +1,135 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
+)
+
+// Tool is one tool of a server. The hints are the server's word and no more; nil
+// means that it says nothing.
+type Tool struct {
+	Name         string          `json:"name"`
+	Title        string          `json:"title,omitempty"`
+	Description  string          `json:"description,omitempty"`
+	InputSchema  json.RawMessage `json:"inputSchema,omitempty"`
+	OutputSchema json.RawMessage `json:"outputSchema,omitempty"`
+	Hints        struct {
+		ReadOnly    *bool `json:"readOnlyHint,omitempty"`
+		Destructive *bool `json:"destructiveHint,omitempty"`
+		Idempotent  *bool `json:"idempotentHint,omitempty"`
+		OpenWorld   *bool `json:"openWorldHint,omitempty"`
+	} `json:"annotations,omitzero"`
+}
+
+// Tools are all tools the server shows, in its order.
+func (s *Session) Tools(ctx context.Context) ([]Tool, error) {
+	var all []Tool
+	cursor := ""
+	for range maxPages {
+		var page struct {
+			Tools      []Tool `json:"tools"`
+			NextCursor string `json:"nextCursor"`
+		}
+		params, _ := json.Marshal(struct { // strings always marshal
+			Cursor string `json:"cursor,omitempty"`
+		}{cursor})
+		raw, err := s.request(ctx, mcp.Message{ID: s.newID(), Method: "tools/list", Params: params}, nil)
+		if err != nil {
+			return nil, s.explain(err)
+		}
+		if json.Unmarshal(raw, &page) != nil {
+			return nil, unreadable.fail("can't read the tools of %s", s.server)
+		}
+		all = append(all, page.Tools...)
+		if page.NextCursor == "" || page.NextCursor == cursor {
+			return all, nil
+		}
+		cursor = page.NextCursor
+	}
+	return nil, unreadable.fail("can't read the tools of %s", s.server).why("the list does not end")
+}
+
+// Progress is how far a call has got. Total is 0 if the server does not know.
+type Progress struct {
+	Done    float64
+	Total   float64
+	Message string
+}
+
+func report(params json.RawMessage, to func(Progress)) {
+	var p struct {
+		Progress float64 `json:"progress"`
+		Total    float64 `json:"total"`
+		Message  string  `json:"message"`
+	}
+	if json.Unmarshal(params, &p) == nil {
+		to(Progress{p.Progress, p.Total, clean(p.Message)})
+	}
+}
+
+// Result is what a tool answered.
+type Result struct {
+	Raw        json.RawMessage // the result as it came
+	Structured json.RawMessage // nil if there is none
+	IsError    bool
+	texts      []string
+}
+
+// Text is the text of the answer, without images and other content.
+func (r *Result) Text() string { return strings.Join(r.texts, "\n") }
+
+// Call calls a tool with a JSON object as its arguments; nil stands for none.
+// When the tool itself fails there is a result and an error, ErrTool. When ctx
+// ends, the server is told that nobody waits any more. progress may be nil; it
+// is called while Call waits, never after.
+func (s *Session) Call(ctx context.Context, tool string, args json.RawMessage, progress func(Progress)) (*Result, error) {
+	m := mcp.Message{ID: s.newID(), Method: "tools/call"}
+	params := struct {
+		Name string          `json:"name"`
+		Args json.RawMessage `json:"arguments,omitempty"`
+		Meta map[string]any  `json:"_meta,omitempty"`
+	}{Name: tool, Args: args}
+	if progress != nil {
+		params.Meta = map[string]any{"progressToken": m.ID}
+	}
+	var err error
+	if m.Params, err = json.Marshal(params); err != nil {
+		return nil, callInvalid.fail("can't call %s", tool).why("the arguments are not JSON")
+	}
+	raw, err := s.request(ctx, m, progress)
+	if rpc := (*mcp.Error)(nil); errors.As(err, &rpc) {
+		return nil, toolFailed.fail("can't call %s", clean(tool)).because(rpc).why("%s", clean(rpc.Message))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.read(tool, raw)
+}
+
+func (s *Session) read(tool string, raw json.RawMessage) (*Result, error) {
+	var r struct {
+		Content []struct {
+			Type string `json:"type"`
+			Text string `json:"text"`
+		} `json:"content"`
+		Structured json.RawMessage `json:"structuredContent"`
+		IsError    bool            `json:"isError"`
+	}
+	if json.Unmarshal(raw, &r) != nil {
+		return nil, unreadable.fail("can't read what %s answered", tool)
+	}
+	res := &Result{Raw: raw, Structured: r.Structured, IsError: r.IsError}
+	for _, c := range r.Content {
+		if c.Type == "text" {
+			res.texts = append(res.texts, c.Text)
+		}
+	}
+	if res.IsError {
+		return res, toolFailed.fail("%s failed", clean(tool)).why("%s", clean(res.Text()))
+	}
+	return res, nil
+}

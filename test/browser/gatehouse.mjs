@@ -1,0 +1,160 @@
+// What the browser tests share: the real server on a temporary folder, a client
+// that listens on this computer, and a browser that reports what its policy
+// blocked.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import http from 'node:http';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { chromium } from 'playwright-core';
+
+export const owner = 'dana@acme.example';
+
+// until asks again and again, for ten seconds.
+export async function until(what, ask) {
+  for (const end = Date.now() + 10_000; Date.now() < end; await sleep(20)) {
+    const answer = await ask();
+    if (answer) return answer;
+  }
+  assert.fail(`waited ten seconds for ${what}`);
+}
+
+async function listen(handler) {
+  const server = http.createServer(handler);
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return { server, port: server.address().port };
+}
+
+// serve starts GATEHOUSE_BIN and waits until it answers.
+export async function serve() {
+  const bin = process.env.GATEHOUSE_BIN;
+  assert.ok(bin, 'set GATEHOUSE_BIN to the binary: go build -o /tmp/gatehouse ./cmd/gatehouse');
+  const { server, port } = await listen();
+  await new Promise((done) => server.close(done));
+  const dir = await mkdtemp(path.join(tmpdir(), 'gatehouse-browser-'));
+  const gatehouse = { base: `http://localhost:${port}`, log: '' };
+  const child = spawn(bin, ['serve', '--listen', `localhost:${port}`, '--data-dir', dir], {
+    env: { PATH: process.env.PATH, HOME: dir }, stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  for (const out of [child.stdout, child.stderr]) out.on('data', (text) => { gatehouse.log += text; });
+  gatehouse.stop = async () => {
+    child.kill();
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+    await rm(dir, { recursive: true, force: true });
+  };
+  // printed is the first text like this in what came after the mark.
+  gatehouse.printed = async (like, mark = 0) => (await until(`${like} in the log:\n${gatehouse.log}`, () => like.exec(gatehouse.log.slice(mark))))[1];
+  gatehouse.setupCode = () => gatehouse.printed(/\/setup#([A-Z0-9-]+)/);
+  gatehouse.signInLink = (mark) => gatehouse.printed(/(http:\/\/localhost:\d+\/login\/link\S*token\S+)/, mark);
+  await until(`the server to answer:\n${gatehouse.log}`, () => child.exitCode === null && fetch(gatehouse.base + '/livez').then((r) => r.ok, () => false));
+  return gatehouse;
+}
+
+// setUp makes the owner, with a browser that is then thrown away.
+export async function setUp(gatehouse, browser) {
+  const page = await browser.person();
+  await page.goto(gatehouse.base + '/setup');
+  await page.getByLabel('Setup code').fill(await gatehouse.setupCode());
+  await page.getByLabel('Email').fill(owner);
+  await page.getByRole('button', { name: 'Become the owner' }).click();
+  await page.getByRole('heading', { level: 1, name: 'This server is yours' }).waitFor();
+  await page.context().close();
+}
+
+// launch starts Debian's Chromium. Its person() is a fresh profile with one page
+// whose `blocked` lists what the content security policy stopped.
+export async function launch() {
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+      '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  });
+  browser.person = async (options = {}) => {
+    const context = await browser.newContext(options);
+    context.setDefaultTimeout(10_000);
+    const page = await context.newPage();
+    page.blocked = [];
+    page.on('console', (m) => { if (m.text().includes('Content Security Policy')) page.blocked.push(m.text()); });
+    return page;
+  };
+  return browser;
+}
+
+// signIn asks for a link on the page where sign-in is due, takes it from the log
+// and opens it.
+export async function signIn(gatehouse, page, email = owner) {
+  const mark = gatehouse.log.length;
+  await page.getByLabel('Email').fill(email);
+  await page.getByRole('button', { name: 'Print a sign-in link' }).click();
+  await page.getByRole('heading', { name: 'Look in the server’s log' }).waitFor();
+  await page.goto(await gatehouse.signInLink(mark));
+  await page.getByRole('button', { name: 'Sign in on this browser' }).click();
+}
+
+// App is an MCP client on this computer: it registers itself, sends people to
+// authorize, and listens for the answer.
+export class App {
+  static async start(gatehouse, name = 'Claude Code') {
+    const app = Object.assign(new App(), { gatehouse, name, heard: [], html: '<title>App</title><h1>Back in the app</h1>', status: 200 });
+    const { server, port } = await listen((req, res) => {
+      const url = new URL(req.url, app.origin);
+      if (url.pathname === '/callback') app.heard.push({ ...Object.fromEntries(url.searchParams), referer: req.headers.referer });
+      res.writeHead(app.status, { 'Content-Type': 'text/html' }).end(app.status === 204 ? undefined : app.html);
+    });
+    Object.assign(app, { server, origin: `http://127.0.0.1:${port}`, redirect: `http://127.0.0.1:${port}/callback` });
+    const { client_id } = await app.post('/oauth/register', JSON.stringify({
+      client_name: name, redirect_uris: ['http://127.0.0.1/callback'], token_endpoint_auth_method: 'none',
+      grant_types: ['authorization_code', 'refresh_token'], response_types: ['code'],
+    }), 'application/json', 201);
+    app.id = client_id;
+    return app;
+  }
+
+  async post(path, body, type, status) {
+    const res = await fetch(this.gatehouse.base + path, { method: 'POST', body, headers: { 'Content-Type': type } });
+    const text = await res.text();
+    assert.equal(res.status, status, `${path}: ${text}`);
+    return JSON.parse(text);
+  }
+
+  // address is where the app sends people, each time with new secrets.
+  address(change = {}) {
+    this.verifier = randomBytes(32).toString('base64url');
+    this.state = randomBytes(16).toString('base64url');
+    return this.gatehouse.base + '/oauth/authorize?' + new URLSearchParams({
+      response_type: 'code', client_id: this.id, redirect_uri: this.redirect, state: this.state, scope: 'mcp:tools',
+      resource: this.gatehouse.base + '/mcp', code_challenge_method: 'S256',
+      code_challenge: createHash('sha256').update(this.verifier).digest('base64url'), ...change,
+    });
+  }
+
+  // answer is what the browser brought back, once; no address leaks with it.
+  async answer() {
+    const answer = await until('the browser to come back to the app', () => this.heard.shift());
+    assert.equal(answer.state, this.state);
+    assert.equal(answer.iss, this.gatehouse.base);
+    assert.equal(answer.referer, undefined);
+    return answer;
+  }
+
+  redeem(code, status = 200) {
+    return this.post('/oauth/token', new URLSearchParams({
+      grant_type: 'authorization_code', code, client_id: this.id, redirect_uri: this.redirect,
+      code_verifier: this.verifier, resource: this.gatehouse.base + '/mcp',
+    }), 'application/x-www-form-urlencoded', status);
+  }
+
+  async stop() {
+    this.server.closeAllConnections();
+    await new Promise((done) => this.server.close(done));
+  }
+}
+
+export const box = (page) => page.getByRole('checkbox', { name: /^Yes, I just started this/ });
+export const allow = (page) => page.getByRole('button', { name: 'Allow this app' });
+export const deny = (page) => page.getByRole('button', { name: 'Don’t allow' });

@@ -1,0 +1,156 @@
+// Every page, looked at: no finding of axe (WCAG 2.2 A and AA) in light and
+// dark, no sideways scrolling at 320 px, targets large enough; screenshots go to
+// screenshots/ for a person to look at.
+import assert from 'node:assert/strict';
+import { mkdir, readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { after, before, test } from 'node:test';
+import { App, allow, box, deny, launch, owner, serve, signIn } from './gatehouse.mjs';
+
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const shots = new URL('screenshots/', import.meta.url).pathname;
+let browser, gatehouse, app, page;
+
+before(async () => {
+  await mkdir(shots, { recursive: true });
+  browser = await launch();
+  gatehouse = await serve();
+  app = await App.start(gatehouse);
+  page = await browser.person();
+});
+after(async () => {
+  await browser?.close();
+  await app?.stop();
+  await gatehouse?.stop();
+});
+
+// look judges the page as it stands, without loading it again.
+async function look(name) {
+  for (const width of [1180, 360]) {
+    for (const colorScheme of ['light', 'dark']) {
+      await page.setViewportSize({ width, height: 700 });
+      await page.emulateMedia({ colorScheme });
+      await page.screenshot({ path: `${shots}${name}-${width}-${colorScheme}.png`, fullPage: true });
+      assert.deepEqual(await findings(), [], `${name} at ${width} px, ${colorScheme}`);
+    }
+  }
+  await page.setViewportSize({ width: 320, height: 600 });
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  assert.equal(wide, 0, `${name} scrolls sideways at 320 px`);
+  const small = await page.evaluate(() => [...document.querySelectorAll('button, .button, input:not([type=hidden], [type=checkbox])')]
+    .filter((e) => e.getBoundingClientRect().height < 44).map((e) => e.outerHTML));
+  assert.deepEqual(small, [], `${name} has controls under 44 px`);
+  assert.deepEqual(page.blocked, [], `${name} needs what its policy blocks`);
+}
+
+async function findings() {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => window.axe.run());
+  return violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.html).join(' ')}`);
+}
+
+// The tests follow one person from the first start, so their order matters.
+test('home before setup', async () => {
+  await page.goto(gatehouse.base + '/');
+  await look('home-first');
+});
+
+test('setup, a wrong code, and its end', async () => {
+  await page.goto(gatehouse.base + '/setup');
+  await look('setup');
+  await page.getByLabel('Setup code').fill('AAAA-BBBB-CCCC');
+  await page.getByLabel('Email').fill(owner);
+  await page.getByRole('button', { name: 'Become the owner' }).click();
+  await page.getByRole('alert').waitFor();
+  assert.equal(await page.getByLabel('Email').inputValue(), owner, 'what was typed is kept');
+  await look('setup-fault');
+  await page.getByLabel('Setup code').fill((await gatehouse.setupCode()).toLowerCase().replaceAll('-', ' '));
+  await page.getByRole('button', { name: 'Become the owner' }).click();
+  await page.getByRole('heading', { name: 'This server is yours' }).waitFor();
+  await look('setup-done');
+});
+
+test('sign-in, its answer, the link, and the end', async () => {
+  const mark = gatehouse.log.length;
+  await page.goto(gatehouse.base + '/login');
+  await look('sign-in');
+  await page.getByLabel('Email').fill(owner);
+  await page.getByRole('button', { name: 'Print a sign-in link' }).click();
+  await page.getByRole('heading', { name: 'Look in the server’s log' }).waitFor();
+  await look('sign-in-sent');
+  await page.goto(await gatehouse.signInLink(mark));
+  await look('sign-in-link');
+  await page.getByRole('button', { name: 'Sign in on this browser' }).click();
+  await page.getByRole('heading', { name: 'You are signed in' }).waitFor();
+  await look('signed-in');
+});
+
+test('home', async () => {
+  await page.goto(gatehouse.base + '/');
+  await look('home');
+});
+
+test('sign-in while an app waits', async () => {
+  const known = page;
+  page = await browser.person();
+  await page.goto(app.address());
+  await page.getByText('is waiting to connect').waitFor();
+  await look('sign-in-waiting');
+  await signIn(gatehouse, page);
+  await deny(page).waitFor();
+  await page.context().close();
+  page = known;
+});
+
+test('consent, hand-back and what was decided', async () => {
+  await page.goto(app.address());
+  await look('consent');
+  for (const tools of await page.locator('summary').all()) await tools.click();
+  await look('consent-open');
+  await box(page).check();
+  app.status = 204; // the browser stays on the hand-back page
+  await allow(page).click();
+  await app.answer();
+  await page.getByRole('link', { name: 'Continue' }).waitFor();
+  await look('hand-back');
+  app.status = 200;
+  await page.getByRole('link', { name: 'Continue' }).click();
+  await page.getByRole('heading', { name: 'Back in the app' }).waitFor();
+  await page.goBack();
+  await page.getByRole('heading', { name: 'You already allowed' }).waitFor();
+  await look('already-allowed');
+});
+
+test('not allowed', async () => {
+  app.heard = [];
+  await page.goto(app.address());
+  await deny(page).click();
+  await app.answer();
+  await page.getByRole('heading', { name: 'Back in the app' }).waitFor();
+  await page.goBack();
+  await page.getByRole('heading', { name: 'You didn’t allow it' }).waitFor();
+  await look('not-allowed');
+});
+
+test('an app with a long and hostile name', async () => {
+  const name = `<script>alert(1)</script>\u202e${'W'.repeat(60)}`;
+  const rude = await App.start(gatehouse, name).catch((e) => { assert.match(e.message, /invalid_client_metadata/); });
+  if (!rude) return; // refused at the door
+  await page.goto(rude.address());
+  await look('consent-hostile');
+  await rude.stop();
+});
+
+test('errors', async () => {
+  for (const [name, address] of Object.entries({
+    'error-client': app.address({ client_id: 'nobody' }),
+    'error-redirect': app.address({ redirect_uri: app.origin + '/elsewhere' }),
+    'error-not-found': gatehouse.base + '/nothing-here',
+    'error-link': gatehouse.base + '/login/link?token=lnk_gone',
+  })) {
+    await page.goto(address);
+    await page.getByRole('heading', { level: 1 }).waitFor();
+    for (const details of await page.locator('summary').all()) await details.click();
+    await look(name);
+  }
+});
