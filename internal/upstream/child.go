@@ -120,16 +120,6 @@ func (c *child) stop(grace time.Duration) {
 	kill(c.cmd.Process)
 }
 
-// ended reports whether the process has ended.
-func (c *child) ended() bool {
-	select {
-	case <-c.gone:
-		return true
-	default:
-		return false
-	}
-}
-
 // handshake makes the child ready for calls.
 func (c *child) handshake(ctx context.Context, self mcp.Implementation) error {
 	info, err := shakeHands(c.name, self, func(params json.RawMessage) (json.RawMessage, error) {

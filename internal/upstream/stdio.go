@@ -87,9 +87,8 @@ func (s *stdio) attend(ctx context.Context) error {
 		case <-c.gone:
 		}
 	}
-	early := c.ended()
 	c.stop(s.grace)
-	return s.reason(c, err, early)
+	return s.reason(c, err)
 }
 
 func (s *stdio) greet(ctx context.Context, c *child) error {
@@ -107,13 +106,13 @@ func (s *stdio) notStarted(err error) error {
 		WithFix("install the program, or remove the server and add it with the right command")
 }
 
-// reason says why a child that is gone was of no use: it failed to shake hands
-// with err, early by ending itself, or it served and ended.
-func (s *stdio) reason(c *child, err error, early bool) error {
+// reason says why a child is gone: it failed to shake hands with err, or it
+// served and ended.
+func (s *stdio) reason(c *child, err error) error {
 	switch {
 	case err == nil:
 		return unavailable.New("%q is not running", s.spec.Name).WithWhy("it ended and is being started again").Because(c.exit)
-	case early:
+	case problem.Is(err, unavailable): // it ended by itself
 		return unreachable.New("%q ended before it answered", s.spec.Name).WithWhy("%s", c.cmd.ProcessState).Because(err)
 	case !problem.Is(err, cancelled):
 		return err
