@@ -43,10 +43,11 @@ func (b Browser) Is(hash []byte) bool {
 }
 
 // FormToken goes into every form and comes back with it: another site can
-// neither read nor make it (R1208).
+// neither read nor make it (R1208), and a form shown to one person cannot be
+// answered by the next one on the same browser (attack 61).
 func (b Browser) FormToken() string {
 	mac := hmac.New(sha256.New, []byte(b.secret))
-	mac.Write([]byte("form"))
+	mac.Write([]byte("form " + b.sid))
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 

@@ -305,7 +305,7 @@ type removeOut struct {
 func (s *Servers) remove(ctx context.Context, p principal.Principal, in removeIn) (removeOut, error) {
 	gone, err := s.drop(ctx, p.Workspace, in.Name)
 	closeAll(gone)
-	return removeOut{in.Name}, err
+	return removeOut(in), err
 }
 
 func (s *Servers) drop(ctx context.Context, workspace, name string) (gone []Conn, err error) {

@@ -181,10 +181,14 @@ func (h *httpConn) Call(ctx context.Context, method string, params json.RawMessa
 		result, _, err = h.request(ctx, s.header, method, params, notify)
 	}
 	if errors.Is(err, errSessionLost) {
-		err = unavailable.New("%q forgets its sessions", h.spec.Name).WithWhy("it did not know one that it had just opened")
+		err = h.forgetful()
 	}
 	h.note(err)
 	return result, err
+}
+
+func (h *httpConn) forgetful() error {
+	return unavailable.New("%q forgets its sessions", h.spec.Name).WithWhy("it did not know one that it had just opened")
 }
 
 // note remembers how the server does after an attempt to use it.
@@ -260,10 +264,14 @@ func (h *httpConn) greet(ctx context.Context, s *session) error {
 	if refusal, ok := errors.AsType[*mcp.Error](err); ok {
 		return refusedHands(h.spec.Name, refusal)
 	}
+	if errors.Is(err, errSessionLost) {
+		return h.forgetful()
+	}
 	return err
 }
 
-// tell sends a message that has no answer.
+// tell sends a message that has no answer. What comes back is not waited for
+// unless its length is known.
 func (h *httpConn) tell(ctx context.Context, header http.Header, m mcp.Message) error {
 	res, err := h.send(ctx, http.MethodPost, header, m.Encode())
 	if err == nil {
@@ -271,7 +279,9 @@ func (h *httpConn) tell(ctx context.Context, header http.Header, m mcp.Message) 
 		if res.StatusCode >= 300 {
 			return h.refused(res)
 		}
-		_, err = io.CopyN(io.Discard, res.Body, maxRefusal)
+		if res.ContentLength >= 0 {
+			_, err = io.CopyN(io.Discard, res.Body, maxRefusal)
+		}
 	}
 	switch {
 	case err == nil || errors.Is(err, io.EOF):
@@ -408,9 +418,7 @@ func (e *exchange) events(body io.Reader) (json.RawMessage, error) {
 		case refusal != nil || m.IsResponse():
 			return e.answer(ev.Data)
 		case m.IsRequest():
-			if err := e.h.tell(e.ctx, e.header, answerTo(m)); err != nil {
-				return nil, err
-			}
+			_ = e.h.tell(e.ctx, e.header, answerTo(m)) // it asked in vain anyway; the call goes on
 		case e.notify != nil:
 			e.notify(m.Method, m.Params)
 		}

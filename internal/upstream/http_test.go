@@ -206,6 +206,35 @@ func TestStreamThatDoesNotEnd(t *testing.T) {
 	}
 }
 
+// A notification that is answered with a stream holds nobody up either, and a
+// server that forgets a session while it is opened is said to.
+func TestRudeHandshakes(t *testing.T) {
+	r := newRemote(t)
+	endless := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if body, _ := io.ReadAll(req.Body); strings.Contains(string(body), "notifications/") {
+			_ = mcp.NewEventWriter(w).Comment("hello")
+			<-req.Context().Done()
+		} else {
+			m, _ := mcp.Parse(body)
+			answerJSON(w, m, json.RawMessage(`{"protocolVersion":"2024-11-05","capabilities":{},"serverInfo":{"name":"x","version":"1"}}`))
+		}
+	}))
+	defer endless.Close()
+	if info, err := connect(t, endless.URL).Connect(t.Context()); err != nil || info.ProtocolVersion != "2024-11-05" {
+		t.Errorf("got %+v, %v", info, err)
+	}
+	r.sessions.Store(10)
+	r.lost.Store(http.StatusNotFound)
+	r.hello = func(w http.ResponseWriter, _ *http.Request, m mcp.Message) bool {
+		w.Header().Set(mcp.SessionHeader, "another")
+		answerJSON(w, m, json.RawMessage(`{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"x","version":"1"}}`))
+		return true
+	}
+	if _, err := connect(t, r.URL).Connect(t.Context()); !problem.Is(err, unavailable) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // What the server forgot is told again, once.
 func TestLostSessionIsMadeAnew(t *testing.T) {
 	for _, status := range []int64{http.StatusNotFound, http.StatusBadRequest} {

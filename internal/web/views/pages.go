@@ -51,7 +51,7 @@ type SignInLinkView struct {
 	Token   string // from the link
 	CSRF    string
 	Email   string // whom it signs in; may be empty
-	Current string // who is signed in here now, if somebody else; empty if nobody
+	Current string // who is signed in here now; empty if nobody
 }
 
 // SignInLink draws the button that posts token and csrf to /login/link.
