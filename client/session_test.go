@@ -62,8 +62,9 @@ func TestRefreshIsSingleFlight(t *testing.T) {
 			if i%4 == 0 { // as another process: nothing shared but the file
 				c = New(Options{Name: "test", Credentials: c.opts.Credentials})
 			}
+			mine := c
 			wg.Go(func() {
-				s, err := c.Connect(short(t), f.server())
+				s, err := mine.Connect(short(t), f.server())
 				if err == nil {
 					_, err = s.Call(short(t), "echo", nil, nil)
 				}
@@ -354,7 +355,10 @@ func TestServersThatAreNone(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	f := newFake(t)
-	f.override["/mcp"] = func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	f.override["/mcp"] = func(w http.ResponseWriter, r *http.Request) {
+		io.ReadAll(r.Body) // or the server does not notice that the client has gone
+		<-r.Context().Done()
+	}
 	if _, err := newClient(t).Connect(ctx, f.server()); err == nil || !strings.Contains(err.Error(), "no answer in time") {
 		t.Errorf("slow: %v", err)
 	}

@@ -131,16 +131,8 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	return h, nil
 }
 
-// prepare opens the rooms that have tables, and publishes the tools.
+// prepare publishes the tools and opens the rooms that have tables.
 func (h *house) prepare(ctx context.Context) error {
-	for _, open := range []func(context.Context) error{
-		h.audit.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.oauth.Open,
-		func(ctx context.Context) error { return h.db.Migrate(ctx, "upstream", upstream.Migrations) },
-	} {
-		if err := open(ctx); err != nil {
-			return err
-		}
-	}
 	if err := h.registry.Publish("", baseTools(h.people, h.config.PublicURL)); err != nil {
 		return err
 	}
@@ -151,12 +143,24 @@ func (h *house) prepare(ctx context.Context) error {
 	if err := h.registry.Publish(tool.Control, control); err != nil {
 		return err
 	}
-	if strings.HasPrefix(h.config.Database, "sqlite:") { // ours alone: what is pending was cut off
-		if _, err := h.audit.Recover(ctx, time.Now()); err != nil {
+	for _, open := range []func(context.Context) error{
+		h.audit.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.oauth.Open, h.servers.Open, h.recover,
+	} {
+		if err := open(ctx); err != nil {
 			return err
 		}
 	}
-	return h.servers.Load(ctx)
+	return nil
+}
+
+// recover closes the calls that were cut off when the process ended. Where other
+// nodes share the database, what is pending may be running there.
+func (h *house) recover(ctx context.Context) error {
+	if !strings.HasPrefix(h.config.Database, "sqlite:") {
+		return nil
+	}
+	_, err := h.audit.Recover(ctx, time.Now())
+	return err
 }
 
 // work starts the jobs. The returned function ends them and waits for them.

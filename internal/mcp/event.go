@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Event is one server-sent event (HTML Living Standard §9.2).
@@ -59,13 +60,24 @@ func (e *EventWriter) Comment(text string) error {
 	return e.write([]byte(": " + oneLine(text) + "\n\n"))
 }
 
+// writePatience is how long a reader may leave an event unread before the stream
+// is given up: whoever sends must not wait for it any longer.
+const writePatience = 15 * time.Second
+
 func (e *EventWriter) write(b []byte) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if err := e.rc.SetWriteDeadline(time.Now().Add(writePatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
 	if _, err := e.w.Write(b); err != nil {
 		return err
 	}
-	return e.rc.Flush()
+	if err := e.rc.Flush(); err != nil {
+		return err
+	}
+	_ = e.rc.SetWriteDeadline(time.Time{}) // the connection serves other requests later
+	return nil
 }
 
 func appendLine(b []byte, field, value string) []byte {

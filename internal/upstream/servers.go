@@ -19,7 +19,7 @@ import (
 // Migrations are the tables of this room.
 //
 //go:embed *.sql
-var Migrations embed.FS
+var migrations embed.FS
 
 // Servers is the room of the servers behind us: what was added, here or on
 // another node, is connected and published.
@@ -71,7 +71,7 @@ func (s *Servers) Run(ctx context.Context) {
 	poll := time.NewTicker(pollPause)
 	defer poll.Stop()
 	for ctx.Err() == nil {
-		if err := s.Load(ctx); err != nil && ctx.Err() == nil {
+		if err := s.load(ctx); err != nil && ctx.Err() == nil {
 			s.Log.Error("servers not followed", "error", err)
 		}
 		select {
@@ -82,11 +82,18 @@ func (s *Servers) Run(ctx context.Context) {
 	s.stop()
 }
 
-// Load brings what is served in line with the table: the pinned tools of new
-// servers are published at once and their connections made in the background, so
-// a server that is down keeps nobody waiting. Call it before doors open; Run
-// calls it again and again.
-func (s *Servers) Load(ctx context.Context) error {
+// Open makes the tables and serves what they hold. The pinned tools are published
+// at once and the connections made in the background, so a server that is down
+// keeps nobody waiting.
+func (s *Servers) Open(ctx context.Context) error {
+	if err := s.DB.Migrate(ctx, "upstream", migrations); err != nil {
+		return err
+	}
+	return s.load(ctx)
+}
+
+// load brings what is served in line with the table.
+func (s *Servers) load(ctx context.Context) error {
 	gone, err := s.follow(ctx)
 	closeAll(gone)
 	return err

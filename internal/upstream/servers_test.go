@@ -33,10 +33,10 @@ func node(t *testing.T, db *store.DB, key string) *Servers {
 		DB: db, Registry: new(tool.Registry), Box: seal.Box{Keeper: k}, Log: quiet(),
 		Public: "http://localhost:3000", Version: "test",
 	}
-	if err := db.Migrate(t.Context(), "upstream", Migrations); err != nil {
+	if err := db.Migrate(t.Context(), "upstream", migrations); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Load(t.Context()); err != nil {
+	if err := s.load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.stop)
@@ -348,7 +348,7 @@ func TestOtherNodesFollow(t *testing.T) {
 		key := filepath.Join(t.TempDir(), "key")
 		one, two := node(t, db, key), node(t, db, key)
 		mustAdd(t, one, fixtureIn(t, "fix", "good"))
-		if err := two.Load(t.Context()); err != nil || published(two) != published(one) {
+		if err := two.load(t.Context()); err != nil || published(two) != published(one) {
 			t.Fatalf("%v, published %q", err, published(two))
 		}
 		child := number(t, said(callTool(t, two.serving[only(t, two)].conn, "pid")))
@@ -358,7 +358,7 @@ func TestOtherNodesFollow(t *testing.T) {
 		if _, err := use[removeOut](t, one, "remove_server", removeIn{"fix"}); err != nil || published(one) != "" {
 			t.Errorf("%v, published %q", err, published(one))
 		}
-		if err := two.Load(t.Context()); err != nil || published(two) != "" || alive(child) {
+		if err := two.load(t.Context()); err != nil || published(two) != "" || alive(child) {
 			t.Errorf("%v, published %q, child alive %v", err, published(two), alive(child))
 		}
 		if _, err := use[removeOut](t, one, "remove_server", removeIn{"fix"}); !problem.Is(err, unknown) {
