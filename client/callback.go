@@ -63,7 +63,7 @@ func (b *callback) serve(state, title string, finish func(url.Values) error) <-c
 	b.srv.SetKeepAlivesEnabled(false)
 	go func() {
 		defer close(b.done)
-		b.srv.Serve(b.ln) // ends with close
+		_ = b.srv.Serve(b.ln) // ends with close
 	}()
 	return result
 }
@@ -71,13 +71,13 @@ func (b *callback) serve(state, title string, finish func(url.Values) error) <-c
 // close ends the waiting once the page that is on its way has been sent.
 func (b *callback) close() {
 	if b.srv == nil {
-		b.ln.Close()
+		_ = b.ln.Close() // nobody has connected
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if b.srv.Shutdown(ctx) != nil {
-		b.srv.Close()
+		_ = b.srv.Close() // whoever still reads has had two seconds
 	}
 	<-b.done
 }
@@ -110,5 +110,5 @@ func show(w http.ResponseWriter, title string, outcome error) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	w.WriteHeader(status)
-	page.Execute(w, view) // the browser may have gone
+	_ = page.Execute(w, view) // the browser may have gone
 }

@@ -149,7 +149,7 @@ func (c *Client) fetch(ctx context.Context, method, address string, header http.
 	if err != nil {
 		return answer{}, unreachable.fail("can't reach %s", req.URL.Host).because(err)
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	b, err := readBounded(res.Body, maxMetadata)
 	if err != nil {
 		return answer{}, unreadable.fail("can't read the answer of %s", req.URL.Host).because(err)

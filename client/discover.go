@@ -57,7 +57,7 @@ func (c *Client) challenge(ctx context.Context, server string) (oauth.AuthChalle
 	if err != nil {
 		return oauth.AuthChallenge{}, err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode >= 200 && res.StatusCode < 300 {
 		s.end(ctx, handshake{session: res.Header.Get(sessionHeader)})
 		return oauth.AuthChallenge{}, signInNotNeeded.fail("%s asks for no sign-in", server)

@@ -54,7 +54,7 @@ type failure struct {
 // The codes of this package.
 var (
 	addressInvalid = failure{problem.Code{
-		Name: "SERVER_ADDRESS_INVALID", Kind: problem.Invalid,
+		Name: "MCP_ADDRESS_INVALID", Kind: problem.Invalid,
 		Fix: "give the address of the MCP server, such as https://gw.example/mcp; plain http works on this computer only",
 	}, ErrInvalid}
 	notSignedIn = failure{problem.Code{

@@ -62,7 +62,7 @@ func (s *Session) send(ctx context.Context, m mcp.Message, hand handshake) (*htt
 	if token == "" || s.c.opts.Token != "" {
 		return res, nil
 	}
-	res.Body.Close()
+	_ = res.Body.Close() // the refusal itself says nothing more
 	fresh, err := s.c.bearer(ctx, s.server, token[len("Bearer "):])
 	if err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func (s *Session) tell(ctx context.Context, m mcp.Message, hand handshake) error
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		return s.refused(res)
 	}
@@ -101,7 +101,7 @@ func (s *Session) roundTrip(ctx context.Context, m mcp.Message, hand handshake, 
 	if err != nil {
 		return nil, nil, err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		return nil, nil, s.refused(res)
 	}

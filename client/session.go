@@ -184,6 +184,6 @@ func (s *Session) end(ctx context.Context, hand handshake) {
 		return
 	}
 	if res, err := s.c.hc.Do(req); err == nil {
-		res.Body.Close()
+		_ = res.Body.Close()
 	}
 }

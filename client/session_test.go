@@ -231,6 +231,8 @@ func TestCallsThatFail(t *testing.T) {
 		{"empty stream", body("text/event-stream", "data:\n\n"), ErrUnreachable, "before the answer"},
 		{"unknown tool", body("application/json", `{"jsonrpc":"2.0","id":$id,"error":{"code":-32602,"message":"no such \u001b[31mtool"}}`), ErrTool, "no such [31mtool"},
 		{"tool error", body("application/json", `{"jsonrpc":"2.0","id":$id,"result":{"isError":true,"content":[{"type":"text","text":"out of stock"}]}}`), ErrTool, "out of stock"},
+		{"problem of a gateway", body("application/json", `{"jsonrpc":"2.0","id":$id,"result":{"isError":true,"content":[],"structuredContent":{"code":"RANK_TOO_LOW","message":"not for you","why":"it is for owners","status":403}}}`), ErrPermission, "not for you: it is for owners"},
+		{"upstream of a gateway down", body("application/json", `{"jsonrpc":"2.0","id":$id,"error":{"code":-32603,"message":"x","data":{"code":"DOWN","message":"it is down","status":503}}}`), ErrUnreachable, "it is down"},
 		{"unreadable result", body("application/json", `{"jsonrpc":"2.0","id":$id,"result":[]}`), ErrUnreachable, ""},
 	}
 	for _, tt := range tests {

@@ -123,7 +123,7 @@ func (c *Client) save(cr credentials) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			os.Remove(tmp.Name())
+			_ = os.Remove(tmp.Name()) // the first error is the one that counts
 		}
 	}()
 	if _, err = tmp.Write(append(b, '\n')); err == nil {
@@ -151,14 +151,14 @@ func (c *Client) lock(ctx context.Context) (unlock func(), err error) {
 	for {
 		switch ok, err := tryLock(f); {
 		case err != nil:
-			f.Close()
+			_ = f.Close()
 			return nil, credentialsUnusable.fail("can't lock the stored credentials").because(err)
 		case ok:
-			return func() { f.Close() }, nil // which unlocks
+			return func() { _ = f.Close() }, nil // which unlocks
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
+			_ = f.Close()
 			return nil, ctx.Err()
 		case <-time.After(lockPoll):
 		}

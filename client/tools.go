@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"strings"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
 
 // Tool is one tool of a server. The hints are the server's word and no more; nil
@@ -83,7 +85,8 @@ type Result struct {
 func (r *Result) Text() string { return strings.Join(r.texts, "\n") }
 
 // Call calls a tool with a JSON object as its arguments; nil stands for none.
-// When the tool itself fails there is a result and an error, ErrTool. When ctx
+// When the tool itself fails there is a result and an error, ErrTool; when a
+// Gatehouse in front of it refuses there is only the error. When ctx
 // ends, the server is told that nobody waits any more. progress may be nil; it
 // is called while Call waits, never after.
 func (s *Session) Call(ctx context.Context, tool string, args json.RawMessage, progress func(Progress)) (*Result, error) {
@@ -102,6 +105,9 @@ func (s *Session) Call(ctx context.Context, tool string, args json.RawMessage, p
 	}
 	raw, err := s.request(ctx, m, progress)
 	if rpc := (*mcp.Error)(nil); errors.As(err, &rpc) {
+		if e := told(rpc.Data); e != nil {
+			return nil, e
+		}
 		return nil, toolFailed.fail("can't call %s", clean(tool)).because(rpc).why("%s", clean(rpc.Message))
 	}
 	if err != nil {
@@ -122,6 +128,9 @@ func (s *Session) read(tool string, raw json.RawMessage) (*Result, error) {
 	if json.Unmarshal(raw, &r) != nil {
 		return nil, unreadable.fail("can't read what %s answered", tool)
 	}
+	if e := told(r.Structured); r.IsError && e != nil {
+		return nil, e
+	}
 	res := &Result{Raw: raw, Structured: r.Structured, IsError: r.IsError}
 	for _, c := range r.Content {
 		if c.Type == "text" {
@@ -132,4 +141,28 @@ func (s *Session) read(tool string, raw json.RawMessage) (*Result, error) {
 		return res, toolFailed.fail("%s failed", clean(tool)).why("%s", clean(res.Text()))
 	}
 	return res, nil
+}
+
+// told is the problem that a Gatehouse puts into a refusal. What other servers
+// put there is not one, and nil.
+func told(raw json.RawMessage) *Error {
+	var w problem.Wire
+	if json.Unmarshal(raw, &w) != nil || w.Code == "" || w.Message == "" || w.Status == 0 {
+		return nil
+	}
+	e := &Error{
+		Kind: ErrTool, Code: clean(w.Code), Message: clean(w.Message), Why: clean(w.Why), Fix: clean(w.Fix),
+		Scope: clean(w.Scope), Ref: clean(w.Ref),
+	}
+	switch w.Status {
+	case http.StatusBadRequest:
+		e.Kind = ErrInvalid
+	case http.StatusUnauthorized:
+		e.Kind = ErrAuthentication
+	case http.StatusForbidden:
+		e.Kind = ErrPermission
+	case http.StatusServiceUnavailable:
+		e.Kind = ErrUnreachable
+	}
+	return e
 }

@@ -13,8 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -43,29 +42,29 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	if err := openDataDir(c.DataDir); err != nil {
 		return err
 	}
-	socket, err := listenSocket(c.DataDir)
+	socket, remove, err := listenSocket(c.DataDir)
 	if err != nil {
 		return err
 	}
 	listeners, err := listen(c.Listen)
 	if err != nil {
-		return errors.Join(err, socket.Close())
+		return errors.Join(err, socket.Close(), remove())
 	}
 	if c.PublicURL == "" {
-		_, port, _ := net.SplitHostPort(listeners[0].Addr().String())
-		c.PublicURL = "http://" + net.JoinHostPort("localhost", port)
+		c.PublicURL = localAddress(listeners[0].Addr())
 	}
 	h, err := furnish(ctx, c, out)
 	if err != nil {
-		return errors.Join(err, closeAll(append(listeners, socket)))
+		return errors.Join(err, closeAll(append(listeners, socket)), remove())
 	}
 	stop := h.work(ctx)
-	err = h.announce(ctx, out)
-	if err == nil {
+	if err = h.announce(ctx, out); err == nil {
 		err = h.open(ctx, listeners, socket)
+	} else {
+		err = errors.Join(err, closeAll(append(listeners, socket)))
 	}
 	stop()
-	return errors.Join(err, os.Remove(filepath.Join(c.DataDir, SocketName)), h.db.Close())
+	return errors.Join(err, remove(), h.db.Close())
 }
 
 func closeAll(listeners []net.Listener) (err error) {
@@ -146,7 +145,10 @@ func (h *house) prepare(ctx context.Context) error {
 	for _, open := range []func(context.Context) error{
 		h.audit.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.oauth.Open, h.servers.Open, h.recover,
 	} {
-		if err := open(ctx); err != nil {
+		if err := open(ctx); errors.Is(err, seal.ErrOtherKey) {
+			return masterKeyUnusable.New("the master key %s can't be used", h.config.MasterKeyFile).
+				WithWhy("the database was made with another one").Because(err)
+		} else if err != nil {
 			return err
 		}
 	}
@@ -236,7 +238,11 @@ func (h *house) server(handler http.Handler) *http.Server {
 func (h *house) announce(ctx context.Context, out io.Writer) error {
 	c := h.config
 	fmt.Fprintf(out, "gatehouse %s · data %s\n", Version, c.DataDir)
-	fmt.Fprintf(out, "✓ Listening on %s (this computer only)\n", c.PublicURL)
+	reach := ""
+	if u, err := url.Parse(c.PublicURL); err == nil && isLoopback(u.Hostname()) {
+		reach = " (this computer only)"
+	}
+	fmt.Fprintf(out, "✓ Listening on %s%s\n", c.PublicURL, reach)
 	if c.Dev {
 		fmt.Fprintf(out, "! Development mode: anyone on this computer is signed in as dev@localhost and allows everything\n")
 		return nil

@@ -110,16 +110,7 @@ func (c *Config) complete() (faults []string) {
 		faults = append(faults, "listen: "+c.Listen+" can be reached from other computers without TLS (C28); listen on localhost and put a proxy that does TLS in front")
 	}
 	if c.PublicURL != "" {
-		c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
-		u, err := url.Parse(c.PublicURL)
-		switch {
-		case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-			faults = append(faults, "public-url: "+c.PublicURL+" is not an address like https://gatehouse.example.org")
-		case u.Scheme == "http" && !isLoopback(u.Hostname()):
-			faults = append(faults, "public-url: http is for this computer only; use https")
-		case c.Dev && !isLoopback(u.Hostname()):
-			faults = append(faults, "dev: development mode never leaves this computer, but public-url is "+c.PublicURL)
-		}
+		faults = append(faults, c.completeURL()...)
 	}
 	if c.Database == "" {
 		c.Database = "sqlite:" + filepath.Join(c.DataDir, "gatehouse.db")
@@ -131,6 +122,40 @@ func (c *Config) complete() (faults []string) {
 		c.MasterKeyFile = filepath.Join(c.DataDir, "master.key")
 	}
 	return faults
+}
+
+// completeURL checks the public address and gives it the spelling that browsers
+// and clients use, because it is compared with theirs.
+func (c *Config) completeURL() (faults []string) {
+	u, err := url.Parse(c.PublicURL)
+	switch {
+	case err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" ||
+		strings.ContainsAny(c.PublicURL, "?#") || u.User != nil:
+		return []string{"public-url: " + c.PublicURL + " is not an address like https://gatehouse.example.org"}
+	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		faults = append(faults, "public-url: http is for this computer only; use https")
+	case c.Dev && !isLoopback(u.Hostname()):
+		faults = append(faults, "dev: development mode never leaves this computer, but public-url is "+c.PublicURL)
+	}
+	c.PublicURL = address(u.Scheme, strings.ToLower(u.Host))
+	return faults
+}
+
+// address is an origin as browsers spell it: without the port that goes without
+// saying.
+func address(scheme, host string) string {
+	usual := map[string]string{"http": ":80", "https": ":443"}[scheme]
+	return scheme + "://" + strings.TrimSuffix(host, usual)
+}
+
+// localAddress is the public address of a server that listens there and has no
+// other.
+func localAddress(l net.Addr) string {
+	host, port, _ := net.SplitHostPort(l.String()) // of a listener, so it can be split
+	if host == "127.0.0.1" || host == "::1" {
+		host = "localhost"
+	}
+	return address("http", net.JoinHostPort(host, port))
 }
 
 func isLoopback(host string) bool {

@@ -104,31 +104,37 @@ const SocketName = "admin.sock"
 
 // listenSocket binds DIR/admin.sock for this user only. It is bound in a private
 // folder and moved, so there is no moment at which others could open it; and by
-// way of the open folder, because a path of over 107 bytes cannot be bound.
-func listenSocket(dir string) (net.Listener, error) {
+// way of the open folder, because a path of over 107 bytes cannot be bound. remove
+// takes it away, unless by then it is that of a later server.
+func listenSocket(dir string) (l net.Listener, remove func() error, err error) {
 	path := filepath.Join(dir, SocketName)
 	if conn, err := DialSocket(context.Background(), dir); err == nil {
-		return nil, errors.Join(alreadyRunning.New("can't serve from %s", dir), conn.Close())
+		return nil, nil, errors.Join(alreadyRunning.New("can't serve from %s", dir), conn.Close())
 	}
 	private, err := os.MkdirTemp(dir, ".socket-")
 	if err != nil {
-		return nil, dataDirUnusable.New("can't write in %s", dir).WithWhy("%v", cause(err)).Because(err)
+		return nil, nil, dataDirUnusable.New("can't write in %s", dir).WithWhy("%v", cause(err)).Because(err)
 	}
 	defer func() { _ = os.RemoveAll(private) }()
-	var l net.Listener
 	err = short(private, func(dir string) (err error) {
 		l, err = net.Listen("unix", filepath.Join(dir, "s"))
 		return err
 	})
 	if err != nil {
-		return nil, listenFailed.New("can't open the admin socket %s", path).WithWhy("%v", err).Because(err)
+		return nil, nil, listenFailed.New("can't open the admin socket %s", path).WithWhy("%v", err).Because(err)
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false) // it has another name by then
 	bound := filepath.Join(private, "s")
-	if err := errors.Join(os.Chmod(bound, 0o600), os.Rename(bound, path)); err != nil {
-		return nil, errors.Join(listenFailed.New("can't open the admin socket %s", path).Because(err), l.Close())
+	ours, err := os.Lstat(bound)
+	if err := errors.Join(err, os.Chmod(bound, 0o600), os.Rename(bound, path)); err != nil {
+		return nil, nil, errors.Join(listenFailed.New("can't open the admin socket %s", path).Because(err), l.Close())
 	}
-	return l, nil
+	return l, func() error {
+		if there, err := os.Lstat(path); err != nil || !os.SameFile(ours, there) {
+			return nil // gone, or replaced
+		}
+		return os.Remove(path)
+	}, nil
 }
 
 // DialSocket connects to the server that serves from dir.

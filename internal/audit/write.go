@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
@@ -70,6 +71,7 @@ func (l *Log) commit(b *batch) {
 	if b.before != nil {
 		<-b.before
 	}
+	runtime.Gosched() // who is about to join may
 	l.mu.Lock()
 	l.open = nil // nobody joins any more
 	l.mu.Unlock()

@@ -7,16 +7,17 @@ CREATE TABLE setup_code (
 );
 
 CREATE TABLE sign_in_link (
-	id         TEXT PRIMARY KEY,
-	hash       BYTEA NOT NULL,
 	workspace  TEXT NOT NULL,
 	user_id    TEXT NOT NULL,
+	slot       BIGINT NOT NULL, -- bounds how many a person has
+	id         TEXT NOT NULL UNIQUE,
+	hash       BYTEA NOT NULL,
 	flow       TEXT NOT NULL, -- the authorization that waits for this sign-in, or empty
 	created_at BIGINT NOT NULL,
 	expires_at BIGINT NOT NULL,
-	used_at    BIGINT
+	used_at    BIGINT,
+	PRIMARY KEY (workspace, user_id, slot)
 );
-CREATE INDEX sign_in_link_user ON sign_in_link (user_id, created_at);
 
 CREATE TABLE browser_session (
 	id         TEXT PRIMARY KEY,

@@ -117,20 +117,23 @@ func (a *Authn) begin(tx *store.Tx, workspace, user string) (token.Split, error)
 	return s, err
 }
 
-// SignOut ends the browser's session; without one it does nothing.
+// SignOut ends the browser's session and forgets its cookie.
 func (a *Authn) SignOut(w http.ResponseWriter, r *http.Request, b Browser, ref string) error {
 	setCookie(w, sessionCookie, "", -1)
+	return a.DB.Do(r.Context(), func(tx *store.Tx) error { return a.end(tx, b, ref) })
+}
+
+// end ends the browser's session; without one it does nothing.
+func (a *Authn) end(tx *store.Tx, b Browser, ref string) error {
 	if b.sid == "" {
 		return nil
 	}
-	return a.DB.Do(r.Context(), func(tx *store.Tx) error {
-		_, err := tx.Exec(`UPDATE browser_session SET ended_at = $1 WHERE id = $2 AND workspace = $3`, tx.Now, b.sid, b.Member.Workspace)
-		a.Audit.Append(tx, audit.Event{
-			Workspace: b.Member.Workspace, Actor: b.Member.Principal().Name(), Action: "session.end", Target: b.sid,
-			Outcome: audit.Allowed, Door: "web", Ref: ref,
-		})
-		return err
+	a.Audit.Append(tx, audit.Event{
+		Workspace: b.Member.Workspace, Actor: b.Member.Principal().Name(), Action: "session.end", Target: b.sid,
+		Outcome: audit.Allowed, Door: "web", Ref: ref,
 	})
+	_, err := tx.Exec(`UPDATE browser_session SET ended_at = $1 WHERE id = $2 AND workspace = $3`, tx.Now, b.sid, b.Member.Workspace)
+	return err
 }
 
 func setCookie(w http.ResponseWriter, name, value string, maxAge int) {

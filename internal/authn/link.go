@@ -1,6 +1,8 @@
 package authn
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -43,16 +45,9 @@ func (a *Authn) SendLink(r *http.Request, email, flow, ref string) error {
 }
 
 func (a *Authn) link(tx *store.Tx, m identity.Member, flow, ref string) error {
-	var waiting int
-	err := tx.QueryRow(`SELECT count(*) FROM sign_in_link
-		WHERE user_id = $1 AND workspace = $2 AND used_at IS NULL AND expires_at > $3`, m.ID, m.Workspace, tx.Now).Scan(&waiting)
-	if err != nil || waiting >= maxLinks {
-		return err
-	}
 	link := token.NewSplit("lnk_")
-	_, err = tx.Exec(`INSERT INTO sign_in_link (id, hash, workspace, user_id, flow, created_at, expires_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7)`, link.ID, link.Hash, m.Workspace, m.ID, flow, tx.Now, tx.Now+LinkLife.Microseconds())
-	if err != nil {
+	kept, err := keep(tx, m, flow, link)
+	if err != nil || !kept {
 		return err
 	}
 	a.Audit.Append(tx, audit.Event{
@@ -60,6 +55,20 @@ func (a *Authn) link(tx *store.Tx, m identity.Member, flow, ref string) error {
 	})
 	tx.AfterCommit(func() { a.mailLink(m.Email, link.Token) })
 	return nil
+}
+
+// keep puts a link into the first slot that is free: never used, used up or
+// expired. Without one it reports false.
+func keep(tx *store.Tx, m identity.Member, flow string, link token.Split) (kept bool, err error) {
+	for slot := 0; slot < maxLinks && err == nil && !kept; slot++ {
+		kept, err = tx.One(`INSERT INTO sign_in_link (workspace, user_id, slot, id, hash, flow, created_at, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+			ON CONFLICT (workspace, user_id, slot) DO UPDATE SET id = excluded.id, hash = excluded.hash, flow = excluded.flow,
+				created_at = excluded.created_at, expires_at = excluded.expires_at, used_at = NULL
+			WHERE sign_in_link.used_at IS NOT NULL OR sign_in_link.expires_at <= $7`,
+			m.Workspace, m.ID, slot, link.ID, link.Hash, flow, tx.Now, tx.Now+LinkLife.Microseconds())
+	}
+	return kept, err
 }
 
 // mailLink hands the message over after the link exists. Where that fails the
@@ -73,27 +82,35 @@ func (a *Authn) mailLink(to, link string) {
 	})
 }
 
-// UseLink spends a sign-in link and signs the browser in (R603, R606). It
-// returns the authorization that was waiting, if any. Looking at a link never
+// UseLink spends a sign-in link and signs the browser in (R603, R606), in place of
+// who was signed in. It returns the authorization that was waiting, if any. Looking at a link never
 // spends it: mail scanners look.
 func (a *Authn) UseLink(w http.ResponseWriter, r *http.Request, raw, ref string) (flow string, err error) {
 	id, presented, ok := token.Parse("lnk_", raw)
 	if !ok {
 		return "", LinkUsed.New("this sign-in link does not work")
 	}
+	before, err := a.Browser(nil, r)
+	if err != nil {
+		return "", err
+	}
 	var session token.Split
 	err = a.DB.Do(r.Context(), func(tx *store.Tx) error {
-		var hash []byte
-		var m identity.Member
 		var workspace, user string
 		err := tx.QueryRow(`UPDATE sign_in_link SET used_at = $1 WHERE id = $2 AND hash = $3 AND used_at IS NULL AND expires_at > $1
-			RETURNING hash, workspace, user_id, flow`, tx.Now, id, []byte(presented)).Scan(&hash, &workspace, &user, &flow) //workspace: the link names it
-		found := err == nil && presented.Matches(hash)
-		if found {
-			m, found, err = a.People.Member(tx, workspace, user)
+			RETURNING workspace, user_id, flow`, tx.Now, id, []byte(presented)).Scan(&workspace, &user, &flow)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		m, found, err := a.People.Member(tx, workspace, user)
+		if err != nil {
+			return err
 		}
 		if !found {
-			return LinkUsed.New("this sign-in link does not work any more").Because(err)
+			return LinkUsed.New("this sign-in link does not work any more")
+		}
+		if err := a.end(tx, before, ref); err != nil {
+			return err
 		}
 		a.Audit.Append(tx, audit.Event{
 			Workspace: m.Workspace, Actor: m.Principal().Name(), Action: "session.begin", Target: id, Outcome: audit.Allowed, Door: "web", Ref: ref,

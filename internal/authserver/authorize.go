@@ -90,7 +90,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, ref string) e
 		fault = s.ask(&f, req)
 	}
 	if fault != nil {
-		return s.refuse(w, r, f, fault)
+		return s.refuse(w, f, fault)
 	}
 	return s.begin(w, r, f, req)
 }
@@ -170,7 +170,7 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth
 		if !b.SignedIn() {
 			code = oauth.LoginRequired
 		}
-		return s.refuse(w, r, f, oauth.Errorf(code, "a person has to answer"))
+		return s.refuse(w, f, oauth.Errorf(code, "a person has to answer"))
 	}
 	f.browser = b.Hash()
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
@@ -224,10 +224,12 @@ func (s *Server) own(w http.ResponseWriter, r *http.Request, id string) (b authn
 		return b, f, err
 	}
 	var found bool
-	err = s.DB.View(r.Context(), func(tx *store.Tx) error {
-		f, found, err = s.load(tx, id)
-		return err
-	})
+	if readable(id) {
+		err = s.DB.View(r.Context(), func(tx *store.Tx) error {
+			f, found, err = s.load(tx, id)
+			return err
+		})
+	}
 	if err == nil && (!found || !b.Is(f.browser)) {
 		err = flowUnknown.New("this request can't be continued here")
 	}
@@ -263,8 +265,8 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request, _ authn.Browser,
 
 // refuse tells the client why not, at its redirect URI (RFC 6749 4.1.2.1, R313,
 // R116).
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, f flow, e *oauth.Error) error {
-	http.Redirect(w, r, s.location(f, url.Values{"error": {e.Code}, "error_description": {e.Description}}), http.StatusSeeOther)
+func (s *Server) refuse(w http.ResponseWriter, f flow, e *oauth.Error) error {
+	sendTo(w, s.location(f, url.Values{"error": {e.Code}, "error_description": {e.Description}}))
 	return nil
 }
 

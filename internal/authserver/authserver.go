@@ -89,9 +89,15 @@ func (s *Server) Routes(mux *http.ServeMux) {
 // handler answers a request whose flow has a reference, or says why it did not.
 type handler func(w http.ResponseWriter, r *http.Request, ref string) error
 
-// page adapts a handler of pages: an error becomes the page for people.
+// page adapts a handler of pages: an error becomes the page for people. A HEAD,
+// which the patterns let through, would take the step and lose the answer.
 func (s *Server) page(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			w.Header().Set("Allow", http.MethodGet)
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
 		ref := store.ID("req_")
 		err := error(formForeign.New("this answer can't be accepted"))
 		if sameSite.Check(r) == nil {
@@ -101,6 +107,16 @@ func (s *Server) page(h handler) http.Handler {
 			s.Pages.Problem(w, r, ref, err)
 		}
 	})
+}
+
+// sendTo sends the browser on. The address may hold a code: no cache keeps it, no
+// page is told it as a referrer, and there is no body that repeats it.
+func sendTo(w http.ResponseWriter, location string) {
+	header := w.Header()
+	header.Set("Location", location)
+	header.Set("Cache-Control", "no-store")
+	header.Set("Referrer-Policy", "no-referrer")
+	w.WriteHeader(http.StatusSeeOther)
 }
 
 // sameSite refuses forms that another site posted.

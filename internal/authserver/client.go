@@ -14,6 +14,9 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
+
+	strictjson "github.com/go-json-experiment/json"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
@@ -98,8 +101,8 @@ func readRegistration(w http.ResponseWriter, r *http.Request) (asked oauth.Regis
 	if err != nil {
 		return asked, oauth.Errorf(oauth.InvalidClientMetadata, "the metadata has more than %d bytes, or did not arrive whole", maxRegistration)
 	}
-	if !bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) || json.Unmarshal(body, &asked) != nil {
-		return asked, oauth.Errorf(oauth.InvalidClientMetadata, "the metadata is not a JSON object with members of the right types")
+	if !bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) || strictjson.Unmarshal(body, &asked) != nil {
+		return asked, oauth.Errorf(oauth.InvalidClientMetadata, "the metadata is not a JSON object with members of the right types, each once")
 	}
 	return asked, nil
 }
@@ -116,7 +119,7 @@ func judge(asked oauth.Registration) (granted oauth.Registration, secret token.S
 		return granted, secret, oauth.Errorf(oauth.InvalidRedirectURI, "there are more than %d redirect_uris", maxRedirects)
 	}
 	for _, uri := range asked.RedirectURIs {
-		if err := oauth.CheckRedirect(uri, appSchemes); err != nil {
+		if err := checkRedirect(uri); err != nil {
 			return granted, secret, err
 		}
 	}
@@ -147,6 +150,26 @@ func judge(asked oauth.Registration) (granted oauth.Registration, secret token.S
 	return granted, secret, nil
 }
 
+// answerNames are the parameters that an answer adds to a redirect URI.
+var answerNames = []string{"code", "state", "iss", "error", "error_description"}
+
+// checkRedirect says whether a client may be answered at uri (R216). One that has
+// a parameter of the answer already could be read as another answer.
+func checkRedirect(uri string) error {
+	if err := oauth.CheckRedirect(uri, appSchemes); err != nil {
+		return err
+	}
+	u, err := url.Parse(uri)
+	if err != nil {
+		return oauth.Errorf(oauth.InvalidRedirectURI, "a redirect URI cannot be read")
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil || slices.ContainsFunc(answerNames, query.Has) {
+		return oauth.Errorf(oauth.InvalidRedirectURI, "a redirect URI must not have the parameters %s", strings.Join(answerNames, ", "))
+	}
+	return nil
+}
+
 // appSchemes are the private-use schemes that editors are known to use.
 var appSchemes = []string{"cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"}
 
@@ -164,6 +187,10 @@ func cleanName(name string) string {
 	}
 	return strings.TrimSpace(name)
 }
+
+// readable reports whether a database can look for the text: a stranger's bytes
+// need not be text at all.
+func readable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
 // newClientID is a random UUID (R207, C04).
 func newClientID() string {
@@ -195,12 +222,12 @@ func badClient() *oauth.Error {
 func (s *Server) authenticate(tx *store.Tx, r *http.Request, form url.Values) (Client, error) {
 	id, secret := form.Get("client_id"), form.Get("client_secret")
 	if user, password, basic := r.BasicAuth(); basic {
-		if secret != "" {
+		if secret != "" || len(r.Header.Values("Authorization")) > 1 {
 			return Client{}, oauth.Errorf(oauth.InvalidRequest, "the client authenticates in two ways at once")
 		}
 		user, err1 := url.QueryUnescape(user)
 		password, err2 := url.QueryUnescape(password)
-		if err1 != nil || err2 != nil || (id != "" && id != user) {
+		if err1 != nil || err2 != nil || !readable(user) || (id != "" && id != user) {
 			return Client{}, badClient()
 		}
 		id, secret = user, password

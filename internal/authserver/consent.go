@@ -153,14 +153,14 @@ func (s *Server) settled(w http.ResponseWriter, r *http.Request, b authn.Browser
 		return err
 	}
 	if err == nil && !isBrowser(r) {
-		http.Redirect(w, r, location, http.StatusSeeOther)
+		sendTo(w, location)
 		return nil
 	}
 	return s.goBack(w, r, b, f)
 }
 
-func (s *Server) goBack(w http.ResponseWriter, r *http.Request, _ authn.Browser, f flow) error {
-	http.Redirect(w, r, "/return/"+f.ID, http.StatusSeeOther)
+func (s *Server) goBack(w http.ResponseWriter, _ *http.Request, _ authn.Browser, f flow) error {
+	sendTo(w, "/return/"+f.ID)
 	return nil
 }
 
@@ -170,7 +170,8 @@ func isBrowser(r *http.Request) bool {
 }
 
 // handBack returns the browser to the client by a page of our own: a redirect in
-// the answer to a form would be blocked by its policy (U3).
+// the answer to a form would be blocked by its policy (U3). A program cannot
+// follow a page, and is redirected.
 func (s *Server) handBack(w http.ResponseWriter, r *http.Request, _ string) error {
 	b, f, err := s.own(w, r, r.PathValue("flow"))
 	if err != nil {
@@ -182,6 +183,10 @@ func (s *Server) handBack(w http.ResponseWriter, r *http.Request, _ string) erro
 	location, err := s.Box.Open("flow/"+f.ID+"/answer", f.answer)
 	if err != nil {
 		return err
+	}
+	if !isBrowser(r) {
+		sendTo(w, string(location))
+		return nil
 	}
 	var first bool
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) (err error) {
@@ -219,7 +224,7 @@ func (s *Server) approve(w http.ResponseWriter, r *http.Request, f flow) error {
 	if err != nil {
 		return err
 	}
-	http.Redirect(w, r, location, http.StatusSeeOther)
+	sendTo(w, location)
 	return nil
 }
 

@@ -66,6 +66,9 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 			return err
 		}
 		made, err = s.redeem(tx, c, form)
+		if !slices.Contains(c.Grants, grantRefresh) {
+			made.pair.Refresh = "" // it could not be used
+		}
 		return s.recorded(tx, c, form, made, ref, err)
 	})
 	if err != nil {
@@ -81,7 +84,8 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 	return nil
 }
 
-// readForm reads parameters from the body and from nowhere else (attack 30).
+// readForm reads parameters from the body and from nowhere else (attack 30). An
+// empty parameter counts as absent (RFC 6749 §3.2).
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/x-www-form-urlencoded" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "send the parameters as application/x-www-form-urlencoded")
@@ -101,6 +105,10 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 		if len(values) > 1 && name != "resource" {
 			return nil, oauth.Errorf(oauth.InvalidRequest, "%.40s is given twice", name)
 		}
+		if !readable(strings.Join(values, "")) {
+			return nil, oauth.Errorf(oauth.InvalidRequest, "%.40s is not readable text", name)
+		}
+		form[name] = slices.DeleteFunc(values, func(v string) bool { return v == "" })
 	}
 	return form, nil
 }
@@ -298,14 +306,18 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, ref string) erro
 		if raw == "" {
 			return oauth.Errorf(oauth.InvalidRequest, "token is missing")
 		}
-		if f, found, err := s.Tokens.Lookup(tx, raw, c.ID); err != nil || found {
-			return errors.Join(err, s.revoked(tx, f, f.ID, ref, func() error { return s.Tokens.RevokeFamily(tx, f.ID, "revoked by its client") }))
+		f, found, err := s.Tokens.Lookup(tx, raw, c.ID)
+		if err != nil {
+			return err
+		}
+		if found {
+			return s.revoked(tx, f, f.ID, ref, func() error { return s.Tokens.RevokeFamily(tx, f.ID, "revoked by its client") })
 		}
 		claims, err := s.Tokens.Verify(raw)
 		if err != nil || claims.Client != c.ID {
 			return nil // nothing of this client's that works
 		}
-		f := token.Family{ID: claims.Family, Workspace: claims.Workspace, User: claims.Subject, Client: c.ID}
+		f = token.Family{ID: claims.Family, Workspace: claims.Workspace, User: claims.Subject, Client: c.ID}
 		return s.revoked(tx, f, claims.ID, ref, func() error { return s.Tokens.Revoke(tx, claims.ID, token.AccessLife) })
 	})
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
@@ -47,18 +49,28 @@ var (
 		Why: "this tool is for people acting directly, not for apps on their behalf",
 		Fix: "use the command line on the server or the pages",
 	}
+	callerGone = problem.Code{
+		Name: "CALLER_GONE", Kind: problem.Unavailable,
+		Why: "the caller went away or waited long enough",
+	}
+	toolBroke = problem.Code{
+		Name: "TOOL_BROKE", Kind: problem.Internal,
+		Why: "something failed that should not; it has been recorded",
+		Fix: "give the reference to the operator",
+	}
 )
 
 // Call is a wish to call a tool.
 type Call struct {
 	Principal principal.Principal
-	Name      string          // the full name
-	Params    json.RawMessage // of tools/call as received; nil from doors that have none
-	Args      json.RawMessage // a JSON object; nil asks "ever?" and not "now?"
-	Peer      tool.Peer       // nil where the door cannot reach the caller
-	Door      string          // where it came in: mcp, rest, socket
-	Remote    string          // address of the caller
-	Ref       string          // reference of the flow
+	Name      string               // the full name
+	Params    json.RawMessage      // of tools/call as received; nil from doors that have none
+	Args      json.RawMessage      // a JSON object; nil asks "ever?" and not "now?"
+	Peer      tool.Peer            // nil where the door cannot reach the caller
+	Offered   func(tool.Tool) bool // what the door offers; the rest is unknown there. nil offers everything
+	Door      string               // where it came in: mcp, rest, socket
+	Remote    string               // address of the caller
+	Ref       string               // reference of the flow
 }
 
 // A Check is one objection. It is asked twice: with nil Args whether the caller
@@ -109,7 +121,7 @@ func (g *Gate) Do(ctx context.Context, c Call) (json.RawMessage, error) {
 
 func (g *Gate) decide(ctx context.Context, c Call) (tool.Tool, error) {
 	t, found := g.Registry.Lookup(c.Name)
-	if !found {
+	if !found || c.Offered != nil && !c.Offered(t) {
 		return t, unknown(c)
 	}
 	ever := c
@@ -144,7 +156,7 @@ func (g *Gate) ever(ctx context.Context, c Call, t tool.Tool) error {
 
 func (g *Gate) check(ctx context.Context, c Call, t tool.Tool) error {
 	for _, check := range g.Checks {
-		if err := check.Check(ctx, c, t); err != nil {
+		if err := safely(func() error { return check.Check(ctx, c, t) }); err != nil {
 			return err
 		}
 	}
@@ -169,15 +181,34 @@ func event(c Call) audit.Event {
 }
 
 // ended says in the event how the call went.
-func ended(e audit.Event, began time.Time, outcome audit.Outcome, err error) audit.Event {
-	e.Outcome, e.Duration = outcome, time.Since(began).Microseconds()
-	if err != nil {
+func ended(e audit.Event, began time.Time, t tool.Tool, err error) audit.Event {
+	e.Outcome, e.Duration = audit.Allowed, time.Since(began).Microseconds()
+	if err == nil {
+		return e
+	}
+	e.Outcome, e.Code = audit.Failed, problem.From(err).Name
+	if _, known := errors.AsType[*problem.Error](err); !known && t.Forwarded {
 		e.Code = "UPSTREAM_ERROR" // an error of the server behind us, passed on as it is
-		if known, ok := errors.AsType[*problem.Error](err); ok {
-			e.Code = known.Name
-		}
 	}
 	return e
+}
+
+// safely turns a panic into an error, so that it is recorded like every other.
+func safely(run func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = toolBroke.New("the call failed").Because(fmt.Errorf("panic: %v\n%s", r, debug.Stack()))
+		}
+	}()
+	return run()
+}
+
+// gone names the error of a call whose caller did not wait for it.
+func gone(ctx context.Context, err error) error {
+	if _, known := errors.AsType[*problem.Error](err); known || ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+		return err
+	}
+	return callerGone.New("the call was given up").Because(err)
 }
 
 // refused records the refusal. If that is not possible, the caller hears so.
@@ -199,19 +230,25 @@ func (g *Gate) refused(ctx context.Context, c Call, err error) error {
 // inside runs the tool in one transaction with its event: no record, no change.
 func (g *Gate) inside(ctx context.Context, c Call, t tool.Tool, e audit.Event) (out json.RawMessage, err error) {
 	began := time.Now()
-	if c.Principal.Kind == principal.Anonymous {
+	recorded := c.Principal.Kind == principal.Anonymous
+	if recorded {
 		g.Audit.Stranger("tool called: "+c.Name, audit.Prefix(c.Remote))
 	}
-	err = g.DB.Do(ctx, func(tx *store.Tx) (err error) {
-		if out, err = t.Inside(tx, c.Principal, c.Args); err == nil && c.Principal.Kind != principal.Anonymous {
-			g.Audit.Append(tx, ended(e, began, audit.Allowed, nil))
+	err = gone(ctx, g.DB.Do(ctx, func(tx *store.Tx) error {
+		err := safely(func() (err error) {
+			out, err = t.Inside(tx, c.Principal, c.Args)
+			return err
+		})
+		if c.Principal.Kind != principal.Anonymous {
+			g.Audit.Append(tx, ended(e, began, t, err)) // kept with what the tool keeps
+			tx.AfterCommit(func() { recorded = true })
 		}
 		return err
-	})
-	if err == nil || c.Principal.Kind == principal.Anonymous {
+	}))
+	if recorded {
 		return out, err
 	}
-	if werr := g.Audit.Write(context.WithoutCancel(ctx), ended(e, began, audit.Failed, err)); werr != nil {
+	if werr := g.Audit.Write(context.WithoutCancel(ctx), ended(e, began, t, err)); werr != nil {
 		return nil, werr
 	}
 	return nil, err
@@ -220,7 +257,7 @@ func (g *Gate) inside(ctx context.Context, c Call, t tool.Tool, e audit.Event) (
 // outside runs a tool that reaches the world. A call that can change it is
 // recorded before, durably; every call is recorded before it is answered, also
 // when its caller is gone.
-func (g *Gate) outside(ctx context.Context, c Call, t tool.Tool, e audit.Event, began time.Time) (json.RawMessage, error) {
+func (g *Gate) outside(ctx context.Context, c Call, t tool.Tool, e audit.Event, began time.Time) (out json.RawMessage, err error) {
 	record := context.WithoutCancel(ctx)
 	if t.Effect != tool.Reads {
 		pending := e
@@ -229,12 +266,11 @@ func (g *Gate) outside(ctx context.Context, c Call, t tool.Tool, e audit.Event, 
 			return nil, err
 		}
 	}
-	out, err := t.Outside(ctx, tool.Request{Principal: c.Principal, Params: c.Params, Args: c.Args, Peer: c.Peer})
-	outcome := audit.Allowed
-	if err != nil {
-		outcome = audit.Failed
-	}
-	if werr := g.Audit.Write(record, ended(e, began, outcome, err)); werr != nil {
+	err = gone(ctx, safely(func() (err error) {
+		out, err = t.Outside(ctx, tool.Request{Principal: c.Principal, Params: c.Params, Args: c.Args, Peer: c.Peer})
+		return err
+	}))
+	if werr := g.Audit.Write(record, ended(e, began, t, err)); werr != nil {
 		return nil, werr
 	}
 	return out, err

@@ -27,8 +27,12 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
-// maxBody bounds a message, in bytes.
-const maxBody = 4 << 20
+// Bounds of a message, in bytes: of a caller with a token, and of a stranger, who
+// can call nothing that needs much.
+const (
+	maxBody    = 4 << 20
+	maxUnknown = 64 << 10
+)
 
 // Server is the MCP door. Set the fields and mount Routes.
 type Server struct {
@@ -107,21 +111,21 @@ func (s *Server) allowOrigin(x *exchange) bool {
 		return true
 	}
 	h.Set("Access-Control-Allow-Methods", "POST, OPTIONS")
-	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name")
 	x.w.WriteHeader(http.StatusNoContent)
 	return false
 }
 
 func (s *Server) post(x *exchange) {
 	body, status := read(x)
-	if status != 0 {
-		http.Error(x.w, "send one JSON-RPC message of at most 4 MiB as application/json", status)
-		return
-	}
 	msg, fault := mcp.Parse(body)
 	x.msg = msg
 	if x.principal.Kind == principal.Anonymous && !s.open(msg) {
 		s.refuse(x, authn.TokenMissing.New("an access token is needed"))
+		return
+	}
+	if status != 0 {
+		http.Error(x.w, "send one JSON-RPC message of at most 4 MiB as application/json", status)
 		return
 	}
 	version := x.r.Header.Get(mcp.VersionHeader)
@@ -151,7 +155,11 @@ func read(x *exchange) (body []byte, status int) {
 	if t, _, _ := mime.ParseMediaType(x.r.Header.Get("Content-Type")); t != "application/json" {
 		return nil, http.StatusUnsupportedMediaType
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, maxBody))
+	limit := int64(maxBody)
+	if x.principal.Kind == principal.Anonymous {
+		limit = maxUnknown
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, limit))
 	if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
 		return nil, http.StatusRequestEntityTooLarge
 	}

@@ -67,7 +67,7 @@ func (x *exchange) call(id json.RawMessage) callKey { return callKey{x.session, 
 // calls are the calls that run on this node, so that they can be cancelled.
 type calls struct {
 	mu sync.Mutex
-	m  map[callKey]context.CancelFunc
+	m  map[callKey]*context.CancelFunc
 }
 
 // add remembers a call until the returned function is called. A call without a
@@ -79,20 +79,22 @@ func (c *calls) add(key callKey, cancel context.CancelFunc) (remove func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.m == nil {
-		c.m = map[callKey]context.CancelFunc{}
+		c.m = map[callKey]*context.CancelFunc{}
 	}
-	c.m[key] = cancel
+	c.m[key] = &cancel
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.m, key)
+		if c.m[key] == &cancel { // a later call may have taken the id
+			delete(c.m, key)
+		}
 	}
 }
 
 func (c *calls) cancel(key callKey) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if cancel, running := c.m[key]; running && key.session != "" {
-		cancel()
+	if cancel, running := c.m[key]; running {
+		(*cancel)()
 	}
 }

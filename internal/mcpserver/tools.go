@@ -38,29 +38,21 @@ func (s *Server) listTools(x *exchange) (json.RawMessage, error) {
 	return json.Marshal(list)
 }
 
-// fullName is the name in the registry of what is called name at this endpoint.
-// Where the endpoint does not offer it, it is the name of nothing.
-func (s *Server) fullName(a tool.Audience, name string) string {
-	full := tool.Tool{Def: tool.Def{Name: name}, Origin: a.Origin}.FullName()
-	if t, found := s.Registry.Lookup(full); found && !a.Offers(t) {
-		return ""
-	}
-	return full
-}
-
-// pass takes the call to the gate.
+// pass takes the call to the gate, which knows the tool by its full name. What
+// this endpoint does not offer is unknown here.
 func (s *Server) pass(ctx context.Context, x *exchange, peer tool.Peer) (json.RawMessage, error) {
 	name := mcp.Text(x.msg.Params, "name")
 	if name == "" {
 		return nil, &mcp.Error{Code: mcp.InvalidParams, Message: "tools/call needs the name of a tool"}
 	}
-	full := s.fullName(x.audience, name)
-	if full == "" {
-		return nil, gate.ToolUnknown.New("there is no tool %.128q here", name)
+	full := tool.Tool{Def: tool.Def{Name: name}, Origin: x.audience.Origin}.FullName()
+	args := mcp.Field(x.msg.Params, "arguments")
+	if string(args) == "null" { // some clients spell "absent" so
+		args = nil
 	}
 	out, err := s.Gate.Do(ctx, gate.Call{
-		Principal: x.principal, Name: full, Params: x.msg.Params, Args: mcp.Field(x.msg.Params, "arguments"),
-		Peer: peer, Door: "mcp", Remote: x.r.RemoteAddr, Ref: x.ref,
+		Principal: x.principal, Name: full, Params: x.msg.Params, Args: args, Peer: peer,
+		Offered: x.audience.Offers, Door: "mcp", Remote: x.r.RemoteAddr, Ref: x.ref,
 	})
 	if err != nil {
 		return nil, err

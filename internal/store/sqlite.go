@@ -190,6 +190,9 @@ func (s *sqlite) commit(db *DB, batch []*job) error {
 // runAll runs the functions, each in its savepoint, and the hook over all that
 // the successful ones buffered.
 func (s *sqlite) runAll(db *DB, batch []*job) error {
+	if len(batch) == 1 {
+		return s.runOne(db, batch[0])
+	}
 	var buffered []any
 	for _, j := range batch {
 		if err := s.writer.exec("SAVEPOINT one"); err != nil {
@@ -208,6 +211,19 @@ func (s *sqlite) runAll(db *DB, batch []*job) error {
 		}
 	}
 	return db.finish(newTx(context.Background(), s.writer), buffered)
+}
+
+// errAlone says that the only function of a transaction failed: the caller hears
+// the function's own error.
+var errAlone = errors.New("the only function of the transaction failed")
+
+// runOne needs no savepoint: the whole transaction is the one function's.
+func (s *sqlite) runOne(db *DB, j *job) error {
+	j.run(s.writer)
+	if j.panicked != nil || (j.err != nil && !isKept(j.err)) {
+		return errAlone
+	}
+	return db.finish(newTx(context.Background(), s.writer), j.tx.buffered)
 }
 
 // run calls the function. Statements are not bound to the caller's context:

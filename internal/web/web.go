@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
@@ -112,6 +113,11 @@ func (p *Pages) form(w http.ResponseWriter, r *http.Request) (authn.Browser, err
 	if err := r.ParseForm(); err != nil {
 		return authn.Browser{}, formUnreadable.New("the form can't be read").Because(err)
 	}
+	for _, values := range r.PostForm {
+		if text := strings.Join(values, ""); !utf8.ValidString(text) || strings.Contains(text, "\x00") {
+			return authn.Browser{}, formUnreadable.New("the form can't be read").WithWhy("something in it is not text")
+		}
+	}
 	b, err := p.Authn.Browser(nil, r)
 	if err == nil && !b.OwnForm(r.PostForm.Get("csrf")) {
 		err = formForeign.New("this form can't be accepted")
@@ -145,8 +151,7 @@ func (p *Pages) setupOpen(r *http.Request) (open bool, err error) {
 
 // SignIn sends the browser to the sign-in page with what waits for it.
 func (p *Pages) SignIn(w http.ResponseWriter, r *http.Request, flow string) error {
-	http.Redirect(w, r, "/login?"+url.Values{"flow": {flow}}.Encode(), http.StatusSeeOther)
-	return nil
+	return see(w, "/login?"+url.Values{"flow": {flow}}.Encode())
 }
 
 func (p *Pages) signIn(w http.ResponseWriter, r *http.Request, ref string) error {
@@ -157,7 +162,7 @@ func (p *Pages) signIn(w http.ResponseWriter, r *http.Request, ref string) error
 	flow := r.URL.Query().Get("flow")
 	if b.SignedIn() && r.URL.Query().Get("switch") == "" {
 		if flow != "" {
-			return p.goOn(w, r, flow)
+			return goOn(w, flow)
 		}
 		return views.SignedIn(w, http.StatusOK, views.SignedInView{Page: p.frame(ref), Email: b.Member.Email})
 	}
@@ -175,8 +180,13 @@ func (p *Pages) signInView(r *http.Request, b authn.Browser, ref, flow string) v
 	return v
 }
 
-func (p *Pages) goOn(w http.ResponseWriter, r *http.Request, flow string) error {
-	http.Redirect(w, r, "/consent/"+url.PathEscape(flow), http.StatusSeeOther)
+func goOn(w http.ResponseWriter, flow string) error { return see(w, "/consent/"+url.PathEscape(flow)) }
+
+// see sends the browser to another page of ours.
+func see(w http.ResponseWriter, path string) error {
+	w.Header().Set("Location", path)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusSeeOther)
 	return nil
 }
 
@@ -222,10 +232,9 @@ func (p *Pages) useLink(w http.ResponseWriter, r *http.Request, ref string) erro
 		return err
 	}
 	if _, _, ok := p.AuthServer.Waiting(r, flow); ok {
-		return p.goOn(w, r, flow)
+		return goOn(w, flow)
 	}
-	http.Redirect(w, r, "/login", http.StatusSeeOther)
-	return nil
+	return see(w, "/login")
 }
 
 func (p *Pages) signOut(w http.ResponseWriter, r *http.Request, ref string) error {
@@ -236,17 +245,21 @@ func (p *Pages) signOut(w http.ResponseWriter, r *http.Request, ref string) erro
 	if err := p.Authn.SignOut(w, r, b, ref); err != nil {
 		return err
 	}
-	http.Redirect(w, r, "/", http.StatusSeeOther)
-	return nil
+	return see(w, "/")
+}
+
+// needSetup hides the page from everybody once there is an owner.
+func (p *Pages) needSetup(r *http.Request) error {
+	open, err := p.setupOpen(r)
+	if err == nil && !open {
+		err = pageUnknown.New("there is no page here")
+	}
+	return err
 }
 
 func (p *Pages) setup(w http.ResponseWriter, r *http.Request, ref string) error {
-	open, err := p.setupOpen(r)
-	if err != nil {
+	if err := p.needSetup(r); err != nil {
 		return err
-	}
-	if !open {
-		return pageUnknown.New("there is no page here")
 	}
 	b, err := p.Authn.Browser(w, r)
 	if err != nil {
@@ -256,6 +269,9 @@ func (p *Pages) setup(w http.ResponseWriter, r *http.Request, ref string) error 
 }
 
 func (p *Pages) makeOwner(w http.ResponseWriter, r *http.Request, ref string) error {
+	if err := p.needSetup(r); err != nil {
+		return err
+	}
 	b, err := p.form(w, r)
 	if err != nil {
 		return err

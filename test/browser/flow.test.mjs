@@ -1,7 +1,7 @@
 // One authorization in a real browser, with script on and off: from the setup
 // code to a token, and every way out on the road.
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { App, allow, box, deny, launch, owner, serve, setUp, signIn } from './gatehouse.mjs';
 
 let browser;
@@ -10,7 +10,7 @@ after(() => browser?.close());
 
 for (const javaScriptEnabled of [true, false]) {
   describe(`with script ${javaScriptEnabled ? 'on' : 'off'}`, () => {
-    let gatehouse, app, page;
+    let gatehouse, app, person, page;
 
     // asked brings a signed-in person to the question.
     const asked = async () => {
@@ -21,11 +21,15 @@ for (const javaScriptEnabled of [true, false]) {
     before(async () => {
       gatehouse = await serve();
       app = await App.start(gatehouse);
-      page = await browser.person({ javaScriptEnabled });
+      person = await browser.person({ javaScriptEnabled });
+    });
+    beforeEach(async () => { page = await person.newPage(); });
+    afterEach(async () => {
+      assert.deepEqual(person.blocked, [], 'a page needs what its policy blocks');
+      await page.close();
     });
     after(async () => {
-      assert.deepEqual(page?.blocked, []);
-      await page?.context().close();
+      await person?.close();
       await app?.stop();
       await gatehouse?.stop();
     });
@@ -46,9 +50,7 @@ for (const javaScriptEnabled of [true, false]) {
       await page.getByText('127.0.0.1, port ' + new URL(app.origin).port).waitFor();
       await box(page).check();
       await allow(page).click();
-      await page.getByRole('heading', { name: 'Back in the app' }).waitFor();
-
-      const { code } = await app.answer();
+      const { code } = await app.answer(page);
       const token = await app.redeem(code);
       assert.equal(token.token_type, 'Bearer');
       assert.ok(token.access_token && token.refresh_token && token.expires_in > 0);
@@ -65,7 +67,7 @@ for (const javaScriptEnabled of [true, false]) {
       assert.equal(await page.locator(':focus').evaluate((e) => e.tagName), 'H1');
       await box(page).focus();
       await page.keyboard.press('Enter');
-      assert.equal((await app.answer()).error, 'access_denied');
+      assert.equal((await app.answer(page)).error, 'access_denied');
     });
 
     test('Allow waits for the box (R316)', async () => {
@@ -75,7 +77,7 @@ for (const javaScriptEnabled of [true, false]) {
       assert.equal(app.heard.length, 0);
       await box(page).check();
       await allow(page).click();
-      assert.ok((await app.answer()).code);
+      assert.ok((await app.answer(page)).code);
     });
 
     test('Don’t allow tells the app (R309), box or no box', async () => {
@@ -90,20 +92,18 @@ for (const javaScriptEnabled of [true, false]) {
       await asked();
       await box(page).check();
       await allow(page).click();
-      const { code } = await app.answer();
-      await page.getByRole('heading', { name: 'Back in the app' }).waitFor();
+      const { code } = await app.answer(page);
       await page.goBack();
       await page.getByRole('heading', { level: 1, name: 'You already allowed “Claude Code”' }).waitFor();
       assert.equal(await page.getByRole('textbox').inputValue().then((a) => new URL(a).searchParams.get('code')), code);
       await page.getByRole('link', { name: 'Send me back again' }).click();
-      assert.equal((await app.answer()).code, code);
+      assert.equal((await app.answer(page)).code, code);
     });
 
     test('Back after Don’t allow shows what was decided', async () => {
       await asked();
       await deny(page).click();
-      await app.answer();
-      await page.getByRole('heading', { name: 'Back in the app' }).waitFor();
+      await app.answer(page);
       await page.goBack();
       await page.getByRole('heading', { level: 1, name: 'You didn’t allow it' }).waitFor();
     });
@@ -113,8 +113,9 @@ for (const javaScriptEnabled of [true, false]) {
       await page.goto(gone.address());
       await box(page).check();
       await gone.stop();
+      const failed = page.waitForEvent('requestfailed');
       await allow(page).click();
-      await page.waitForURL(/chrome-error|127\.0\.0\.1/);
+      await failed;
       await page.goBack();
       await page.getByRole('heading', { level: 1, name: 'You already allowed' }).waitFor();
       assert.match(await page.getByRole('textbox').inputValue(), /^http:\/\/127\.0\.0\.1:\d+\/callback\?.*code=/);
@@ -126,43 +127,48 @@ for (const javaScriptEnabled of [true, false]) {
       await page.getByText('An app on this computer is waiting to connect.').waitFor();
       await signIn(gatehouse, page);
       await deny(page).click();
-      assert.equal((await app.answer()).error, 'access_denied');
+      assert.equal((await app.answer(page)).error, 'access_denied');
     });
 
     test('two tabs each finish their own question (attack 69)', async () => {
       await asked();
       const first = { state: app.state };
-      const second = await page.context().newPage();
+      const second = await person.newPage();
       await second.goto(app.address());
       await deny(second).click();
-      assert.equal((await app.answer()).error, 'access_denied');
+      assert.equal((await app.answer(second)).error, 'access_denied');
       await second.close();
       app.state = first.state;
       await deny(page).click();
-      assert.equal((await app.answer()).error, 'access_denied');
+      assert.equal((await app.answer(page)).error, 'access_denied');
     });
   });
 }
 
 describe('around the question', () => {
-  let gatehouse, app, page;
+  let gatehouse, app, person, page;
   before(async () => {
     gatehouse = await serve();
     await setUp(gatehouse, browser);
     app = await App.start(gatehouse);
-    page = await browser.person();
+    person = await browser.person();
+    page = await person.newPage();
     await page.goto(gatehouse.base + '/login');
     await signIn(gatehouse, page);
     await page.getByRole('heading', { name: 'You are signed in' }).waitFor();
+    await page.close();
   });
+  beforeEach(async () => { page = await person.newPage(); });
+  afterEach(() => page.close());
   after(async () => {
-    await page?.context().close();
+    await person?.close();
     await app?.stop();
     await gatehouse?.stop();
   });
 
   test('looking at a sign-in link never spends it, using it does (attack 116)', async () => {
-    const visitor = await browser.person();
+    const stranger = await browser.person();
+    const visitor = await stranger.newPage();
     await visitor.goto(gatehouse.base + '/login');
     const mark = gatehouse.log.length;
     await visitor.getByLabel('Email').fill(owner);
@@ -174,25 +180,27 @@ describe('around the question', () => {
     await visitor.getByRole('button', { name: 'Sign in on this browser' }).click();
     await visitor.getByRole('heading', { name: 'You are signed in' }).waitFor();
 
-    const second = await browser.person();
+    const other = await browser.person();
+    const second = await other.newPage();
     await second.goto(link);
     const button = second.getByRole('button', { name: 'Sign in on this browser' });
     if (await button.isVisible()) await button.click();
     await second.getByRole('heading', { level: 1 }).waitFor();
     assert.equal(await second.getByText('You are signed in').count(), 0);
-    await visitor.context().close();
-    await second.context().close();
+    await stranger.close();
+    await other.close();
   });
 
   test('known and unknown addresses get the same page', async () => {
-    const visitor = await browser.person();
+    const stranger = await browser.person();
+    const visitor = await stranger.newPage();
     await visitor.goto(gatehouse.base + '/login');
     const mark = gatehouse.log.length;
     await visitor.getByLabel('Email').fill('nobody@acme.example');
     await visitor.getByRole('button', { name: 'Print a sign-in link' }).click();
     await visitor.getByRole('heading', { name: 'Look in the server’s log' }).waitFor();
     assert.doesNotMatch(gatehouse.log.slice(mark), /login\/link/);
-    await visitor.context().close();
+    await stranger.close();
   });
 
   test('unknown apps and unregistered addresses get a page here, never a redirect (R305)', async () => {
@@ -211,9 +219,9 @@ describe('around the question', () => {
     await box(popup).check();
     assert.equal(await page.evaluate(() => window.p.closed), false);
     await allow(popup).click();
-    await popup.getByRole('heading', { name: 'Back in the app' }).waitFor();
+    await popup.waitForURL(app.redirect + '*');
     assert.equal(await page.evaluate(() => window.p.closed), false);
-    assert.ok((await app.answer()).code);
+    assert.ok((await app.answer(popup)).code);
     await popup.close();
   });
 
@@ -221,14 +229,13 @@ describe('around the question', () => {
     await page.goto(app.address());
     await box(page).check();
     await allow(page).click();
-    const { code } = await app.answer();
-    await page.getByRole('heading', { name: 'Back in the app' }).waitFor();
+    const { code } = await app.answer(page);
     await page.goBack();
     await page.getByRole('heading', { name: 'You already allowed' }).waitFor();
     const stranger = await browser.person();
-    const answer = await stranger.goto(page.url());
+    const answer = await (await stranger.newPage()).goto(page.url());
     assert.ok(!(await answer.text()).includes(code));
-    await stranger.context().close();
+    await stranger.close();
   });
 
   // Attack 60. The forms carry what our own pages would send, so that only where
@@ -239,7 +246,7 @@ describe('around the question', () => {
         await page.goto(form === '/consent' ? app.address() : gatehouse.base + '/login');
         const fields = await page.evaluate(() => [...document.querySelectorAll('input[name]')].map((i) => [i.name, i.value]));
         fields.push(['decision', 'allow'], ['code', 'AAAA-BBBB-CCCC'], ['token', 'lnk_x'], ['email', owner]);
-        const foreign = await page.context().newPage();
+        const foreign = await person.newPage();
         await foreign.goto(app.origin.replace('127.0.0.1', host) + '/');
         const [answer] = await Promise.all([
           foreign.waitForResponse((r) => r.request().method() === 'POST'),

@@ -14,13 +14,14 @@ import { chromium } from 'playwright-core';
 
 export const owner = 'dana@acme.example';
 
-// until asks again and again, for ten seconds.
-export async function until(what, ask) {
+// until asks again and again, for ten seconds. Where the answer should come from
+// the server, its log says why it did not.
+async function until(what, ask, gatehouse) {
   for (const end = Date.now() + 10_000; Date.now() < end; await sleep(20)) {
     const answer = await ask();
     if (answer) return answer;
   }
-  assert.fail(`waited ten seconds for ${what}`);
+  assert.fail(`waited ten seconds for ${what}\n${gatehouse?.log ?? ''}`);
 }
 
 async function listen(handler) {
@@ -48,26 +49,28 @@ export async function serve() {
     await rm(dir, { recursive: true, force: true });
   };
   // printed is the first text like this in what came after the mark.
-  gatehouse.printed = async (like, mark = 0) => (await until(`${like} in the log:\n${gatehouse.log}`, () => like.exec(gatehouse.log.slice(mark))))[1];
-  gatehouse.setupCode = () => gatehouse.printed(/\/setup#([A-Z0-9-]+)/);
+  gatehouse.printed = async (like, mark = 0) => (await until(`${like} in the log`, () => like.exec(gatehouse.log.slice(mark)), gatehouse))[1];
+  gatehouse.setupCode = () => gatehouse.printed(/\b([A-Z0-9]{4}-[A-Z0-9]{4}-[A-Z0-9]{4})\b/);
   gatehouse.signInLink = (mark) => gatehouse.printed(/(http:\/\/localhost:\d+\/login\/link\S*token\S+)/, mark);
-  await until(`the server to answer:\n${gatehouse.log}`, () => child.exitCode === null && fetch(gatehouse.base + '/livez').then((r) => r.ok, () => false));
+  const answers = () => fetch(gatehouse.base + '/login').then((r) => r.ok, () => false);
+  await until('the server to answer', answers, gatehouse).catch(async (e) => { await gatehouse.stop(); throw e; });
   return gatehouse;
 }
 
 // setUp makes the owner, with a browser that is then thrown away.
 export async function setUp(gatehouse, browser) {
-  const page = await browser.person();
+  const person = await browser.person();
+  const page = await person.newPage();
   await page.goto(gatehouse.base + '/setup');
   await page.getByLabel('Setup code').fill(await gatehouse.setupCode());
   await page.getByLabel('Email').fill(owner);
   await page.getByRole('button', { name: 'Become the owner' }).click();
   await page.getByRole('heading', { level: 1, name: 'This server is yours' }).waitFor();
-  await page.context().close();
+  await person.close();
 }
 
-// launch starts Debian's Chromium. Its person() is a fresh profile with one page
-// whose `blocked` lists what the content security policy stopped.
+// launch starts Debian's Chromium. Its person() is a fresh profile; `blocked` lists
+// what the content security policy stopped on its pages.
 export async function launch() {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
@@ -77,10 +80,9 @@ export async function launch() {
   browser.person = async (options = {}) => {
     const context = await browser.newContext(options);
     context.setDefaultTimeout(10_000);
-    const page = await context.newPage();
-    page.blocked = [];
-    page.on('console', (m) => { if (m.text().includes('Content Security Policy')) page.blocked.push(m.text()); });
-    return page;
+    context.blocked = [];
+    context.on('console', (m) => { if (m.text().includes('Content Security Policy')) context.blocked.push(m.text()); });
+    return context;
   };
   return browser;
 }
@@ -133,8 +135,10 @@ export class App {
     });
   }
 
-  // answer is what the browser brought back, once; no address leaks with it.
-  async answer() {
+  // answer is what the browser on this page brought back, once it is there; no
+  // address leaks with it.
+  async answer(page) {
+    if (page) await page.getByRole('heading', { name: 'Back in the app' }).waitFor();
     const answer = await until('the browser to come back to the app', () => this.heard.shift());
     assert.equal(answer.state, this.state);
     assert.equal(answer.iss, this.gatehouse.base);

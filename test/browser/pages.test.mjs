@@ -9,14 +9,15 @@ import { App, allow, box, deny, launch, owner, serve, signIn } from './gatehouse
 
 const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const shots = new URL('screenshots/', import.meta.url).pathname;
-let browser, gatehouse, app, page;
+let browser, gatehouse, app, person, page;
 
 before(async () => {
   await mkdir(shots, { recursive: true });
   browser = await launch();
   gatehouse = await serve();
   app = await App.start(gatehouse);
-  page = await browser.person();
+  person = await browser.person();
+  page = await person.newPage();
 });
 after(async () => {
   await browser?.close();
@@ -40,7 +41,7 @@ async function look(name) {
   const small = await page.evaluate(() => [...document.querySelectorAll('button, .button, input:not([type=hidden], [type=checkbox])')]
     .filter((e) => e.getBoundingClientRect().height < 44).map((e) => e.outerHTML));
   assert.deepEqual(small, [], `${name} has controls under 44 px`);
-  assert.deepEqual(page.blocked, [], `${name} needs what its policy blocks`);
+  assert.deepEqual(person.blocked, [], `${name} needs what its policy blocks`);
 }
 
 async function findings() {
@@ -92,13 +93,14 @@ test('home', async () => {
 
 test('sign-in while an app waits', async () => {
   const known = page;
-  page = await browser.person();
+  const stranger = await browser.person();
+  page = await stranger.newPage();
   await page.goto(app.address());
   await page.getByText('is waiting to connect').waitFor();
   await look('sign-in-waiting');
   await signIn(gatehouse, page);
   await deny(page).waitFor();
-  await page.context().close();
+  await stranger.close();
   page = known;
 });
 
@@ -115,18 +117,16 @@ test('consent, hand-back and what was decided', async () => {
   await look('hand-back');
   app.status = 200;
   await page.getByRole('link', { name: 'Continue' }).click();
-  await page.getByRole('heading', { name: 'Back in the app' }).waitFor();
+  await app.answer(page);
   await page.goBack();
   await page.getByRole('heading', { name: 'You already allowed' }).waitFor();
   await look('already-allowed');
 });
 
 test('not allowed', async () => {
-  app.heard = [];
   await page.goto(app.address());
   await deny(page).click();
-  await app.answer();
-  await page.getByRole('heading', { name: 'Back in the app' }).waitFor();
+  await app.answer(page);
   await page.goBack();
   await page.getByRole('heading', { name: 'You didn’t allow it' }).waitFor();
   await look('not-allowed');

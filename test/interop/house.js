@@ -41,7 +41,7 @@ class House {
   async start() {
     const bin = process.env.GATEHOUSE_BIN ?? (await build(this.tmp))
     const server = this.spawn('gatehouse', bin, ['serve', '--dev', '--listen', new URL(this.url).host, '--data-dir', this.data])
-    await ready(`${this.url}/readyz`, server)
+    await ready(`${this.url}/.well-known/oauth-authorization-server`, server)
 
     const port = await freePort()
     const upstream = this.spawn('everything-http', process.execPath, [everything, 'streamableHttp'], { PORT: String(port) })

@@ -55,7 +55,7 @@ class Remote {
     writeFileSync(browser, `#!/bin/sh\nexec curl -sSL --noproxy '*' -o "${this.visited}/$$" "$1"\n`, { mode: 0o755 })
     const proxy = path.join(import.meta.dirname, 'node_modules/mcp-remote/dist/proxy.js')
     this.#child = spawn(process.execPath, [proxy, url], {
-      env: house.env({ HOME: home, MCP_REMOTE_CONFIG_DIR: path.join(home, 'config'), PATH: `${bin}:${process.env.PATH}`, BROWSER: browser, DISPLAY: ':0' }),
+      env: house.env({ HOME: home, MCP_REMOTE_CONFIG_DIR: path.join(home, 'config'), PATH: `${bin}:${process.env.PATH}`, BROWSER: browser }),
     })
     this.#child.stderr.setEncoding('utf8').on('data', text => (this.said += text))
     createInterface({ input: this.#child.stdout }).on('line', line => this.#receive(JSON.parse(line)))
@@ -76,10 +76,14 @@ class Remote {
     this.#child.stdin.write(JSON.stringify({ jsonrpc: '2.0', ...message }) + '\n')
   }
 
+  // request waits for the answer, for half a minute at most.
   request(method, params) {
     const id = ++this.#id
     this.send({ id, method, params })
-    return new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject }))
+    return new Promise((resolve, reject) => {
+      setTimeout(() => reject(new Error(`no answer to ${method}`)), 30_000).unref()
+      this.#waiting.set(id, { resolve, reject })
+    })
   }
 
   async stop() {

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gatehouse-mcp/gatehouse/client"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+)
+
+var needsPerson = problem.Code{
+	Name: "SIGN_IN_NEEDS_A_PERSON", Kind: problem.Unauthenticated,
+	Why: "nobody is at this terminal to open the page",
+	Fix: "run it in a terminal, say --no-browser to print the address and wait, or set GATEHOUSE_TOKEN",
+}
+
+func (c *cli) loginCommand() *cobra.Command {
+	var noBrowser bool
+	var o client.LoginOptions
+	cmd := &cobra.Command{
+		Use:   "login [SERVER]",
+		Short: "Sign in to an MCP server",
+		Long: `Sign in to an MCP server that is protected by OAuth, a Gatehouse or any other.
+A browser opens; the page that it comes back to is on this computer.`,
+		Example: `  gatehouse login localhost:3000
+  gatehouse login https://mcp.vendor.example/mcp
+  gatehouse login gw.example.org --scope "mcp:read"`,
+		Args: needs(0, 1, "the address of an MCP server"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl := c.client()
+			if len(args) > 0 {
+				c.server = args[0]
+			}
+			server, err := c.target(cl)
+			if err != nil {
+				return err
+			}
+			if !noBrowser && !isTerminal(c.err) {
+				return needsPerson.New("can't sign in to %s", server)
+			}
+			o.Announce = c.announce
+			if !noBrowser {
+				o.Open = client.OpenBrowser
+			}
+			return c.login(cmd.Context(), cl, server, o)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&noBrowser, "no-browser", false, "only print the address to open")
+	f.StringVar(&o.Scope, "scope", "", "what to ask for, space separated (default: what the server suggests)")
+	f.StringVar(&o.ClientID, "client-id", "", "id of an app registered there by hand")
+	f.DurationVar(&o.Timeout, "timeout", 10*time.Minute, "how long to wait for the browser")
+	return cmd
+}
+
+// announce prints the address in full, whether or not a browser opens.
+func (c *cli) announce(url string) {
+	c.talk("Opening your browser. If it doesn't open:\n  %s\nWaiting (Ctrl+C stops) …", url)
+}
+
+func (c *cli) login(ctx context.Context, cl *client.Client, server string, o client.LoginOptions) error {
+	l, err := cl.Login(ctx, server, o)
+	if err != nil {
+		return err
+	}
+	if c.json() {
+		return c.print(l)
+	}
+	if me, err := c.person(ctx, cl, l.Server); err == nil && me.name() != "" {
+		c.done("Signed in to %s as %s", l.Server, me.name())
+	} else {
+		c.done("Signed in to %s", l.Server)
+	}
+	if l.Scope != "" {
+		c.talk("  may     %s", oneLine(l.Scope))
+	}
+	if !l.Expires.IsZero() {
+		c.talk("  until   %s%s", l.Expires.Format("2 Jan 2006 15:04"), renewal(l))
+	}
+	c.talk("  kept in %s", client.DefaultCredentials())
+	c.talk("Next: gatehouse tools")
+	return nil
+}
+
+func renewal(l client.Login) string {
+	if l.Renews {
+		return ", then renewed by itself"
+	}
+	return ""
+}
+
+// person is what the tool whoami of a Gatehouse answers.
+type person struct {
+	User  string `json:"user"`
+	Email string `json:"email"`
+	Rank  string `json:"rank"`
+}
+
+func (p person) name() string {
+	if p.Email != "" {
+		return oneLine(p.Email)
+	}
+	return oneLine(p.User)
+}
+
+// person asks a Gatehouse who we are. Other servers have no such tool.
+func (c *cli) person(ctx context.Context, cl *client.Client, server string) (person, error) {
+	var p person
+	s, err := cl.Connect(ctx, server)
+	if err != nil {
+		return p, err
+	}
+	defer s.Close(ctx)
+	if s.Info().Name != "gatehouse" {
+		return p, nil
+	}
+	res, err := s.Call(ctx, "whoami", nil, nil)
+	if errors.Is(err, client.ErrTool) { // an endpoint without it
+		return p, nil
+	}
+	if err != nil {
+		return p, err
+	}
+	_ = json.Unmarshal(res.Structured, &p) // without it we know no name
+	return p, nil
+}
+
+func (c *cli) logoutCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "logout [SERVER]",
+		Short:   "Sign out: revoke the tokens and forget them",
+		Example: "  gatehouse logout localhost:3000",
+		Args:    needs(0, 1, "the address of an MCP server"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl := c.client()
+			if len(args) > 0 {
+				c.server = args[0]
+			}
+			server, err := c.target(cl)
+			if err != nil {
+				return err
+			}
+			err = cl.Logout(cmd.Context(), server)
+			if err != nil && !errors.Is(err, client.ErrUnreachable) {
+				return err
+			}
+			if err != nil {
+				c.talk("%s The tokens are forgotten here, but %s could not be told to revoke them", c.paint(c.err, caution), server)
+				return err
+			}
+			if c.json() {
+				return c.print(map[string]string{"signed_out": server})
+			}
+			c.done("Signed out of %s", server)
+			return nil
+		},
+	}
+}
+
+func (c *cli) whoamiCommand() *cobra.Command {
+	return c.asClient(&cobra.Command{
+		Use:     "whoami",
+		Short:   "Say who you are to a server, and what the token may do",
+		Example: "  gatehouse whoami\n  gatehouse whoami --server gw.example.org -o json",
+		Args:    needs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl := c.client()
+			server, err := c.target(cl)
+			if err != nil {
+				return err
+			}
+			me, err := c.person(cmd.Context(), cl, server)
+			if err != nil {
+				return err
+			}
+			return c.showMe(cl, server, me)
+		},
+	})
+}
+
+// showMe says what is known here and what the server said.
+func (c *cli) showMe(cl *client.Client, server string, me person) error {
+	logins, err := cl.Logins()
+	if err != nil {
+		return err
+	}
+	l := client.Login{Server: server, Token: "from GATEHOUSE_TOKEN"}
+	for _, known := range logins {
+		if known.Server == server && c.getenv("GATEHOUSE_TOKEN") == "" {
+			l = known
+		}
+	}
+	if c.json() {
+		return c.print(struct {
+			client.Login
+			User  string `json:"user,omitempty"`
+			Email string `json:"email,omitempty"`
+			Rank  string `json:"rank,omitempty"`
+		}{l, me.User, me.Email, me.Rank})
+	}
+	expires := ""
+	if !l.Expires.IsZero() {
+		expires = l.Expires.Format("2 Jan 2006 15:04") + renewal(l)
+	}
+	for _, line := range [...]struct{ name, value string }{
+		{"server", l.Server}, {"user", strings.TrimSpace(me.name() + " " + oneLine(me.Rank))}, {"may", oneLine(l.Scope)},
+		{"issuer", l.Issuer}, {"client", oneLine(l.ClientID)}, {"token", l.Token}, {"until", expires},
+	} {
+		if line.value != "" {
+			c.say("%-8s %s", line.name, line.value)
+		}
+	}
+	return nil
+}

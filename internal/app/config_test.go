@@ -1,0 +1,194 @@
+package app
+
+import (
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+)
+
+func TestDefaults(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", "/data")
+	c, err := Load(nil, nil)
+	want := Config{
+		Listen: "localhost:3000", DataDir: "/data/gatehouse", Database: "sqlite:/data/gatehouse/gatehouse.db", MasterKeyFile: "/data/gatehouse/master.key",
+	}
+	if err != nil || c != want {
+		t.Errorf("%+v, %v", c, err)
+	}
+	t.Setenv("XDG_DATA_HOME", "")
+	t.Setenv("HOME", "/home/dana")
+	if c, _ := Load(nil, nil); c.DataDir != filepath.Join("/home/dana", ".local", "share", "gatehouse") {
+		t.Errorf("data in %s", c.DataDir)
+	}
+}
+
+func TestFlagsWinOverTheEnvironment(t *testing.T) {
+	environ := []string{
+		"GATEHOUSE_LISTEN=localhost:1", "GATEHOUSE_DEV=false", "GATEHOUSE_DATABASE=postgres://h/db", "GATEHOUSE_MASTER_KEY_FILE=/env.key",
+		"GATEHOUSE_DATA_DIR=/env", "GATEHOUSE_PUBLIC_URL=https://env.example", "HOME=/x",
+	}
+	c, err := Load(map[string]string{"listen": "localhost:2", "dev": "true", "public-url": "http://localhost:2"}, environ)
+	want := Config{
+		Listen: "localhost:2", PublicURL: "http://localhost:2", DataDir: "/env", Database: "postgres://h/db", MasterKeyFile: "/env.key", Dev: true,
+	}
+	if err != nil || c != want {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// The public address is compared with what clients and browsers send, so it has
+// their spelling.
+func TestPublicAddressIsSpeltAsClientsDo(t *testing.T) {
+	for given, want := range map[string]string{
+		"https://gatehouse.example.org":      "https://gatehouse.example.org",
+		"https://gatehouse.example.org/":     "https://gatehouse.example.org",
+		"HTTPS://GateHouse.Example.ORG":      "https://gatehouse.example.org",
+		"https://gatehouse.example.org:443":  "https://gatehouse.example.org",
+		"https://gatehouse.example.org:8443": "https://gatehouse.example.org:8443",
+		"http://localhost:80/":               "http://localhost",
+		"http://[::1]:3000":                  "http://[::1]:3000",
+	} {
+		if c, err := Load(map[string]string{"public-url": given}, nil); err != nil || c.PublicURL != want {
+			t.Errorf("%s became %s, %v", given, c.PublicURL, err)
+		}
+	}
+}
+
+func TestServerWithoutAPublicAddressIsWhereItListens(t *testing.T) {
+	for listens, want := range map[string]string{
+		"127.0.0.1:3000": "http://localhost:3000", "[::1]:3000": "http://localhost:3000", "127.0.0.2:3000": "http://127.0.0.2:3000", "127.0.0.1:80": "http://localhost",
+	} {
+		addr, err := net.ResolveTCPAddr("tcp", listens)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := localAddress(addr); got != want {
+			t.Errorf("%s: %s, want %s", listens, got, want)
+		}
+	}
+}
+
+// What cannot be meant is refused before anything starts, with the cure.
+func TestFaultsOfTheConfiguration(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		flags   map[string]string
+		environ []string
+		says    string
+	}{
+		{"unknown key", nil, []string{"GATEHOUSE_LISTN=x"}, "GATEHOUSE_LISTN is not a setting; did you mean GATEHOUSE_LISTEN?"},
+		{"unknown key far off", nil, []string{"GATEHOUSE_PUBLICURL=x"}, "did you mean GATEHOUSE_PUBLIC_URL?"},
+		{"key of another program", nil, []string{"GATEHOUSE_MCP_DEV_MODE=1"}, "GATEHOUSE_MCP_DEV_MODE is not a setting"}, // R631
+		{"dev is no word", nil, []string{"GATEHOUSE_DEV=1"}, "GATEHOUSE_DEV: it is either true or false"},
+		{"no address", map[string]string{"listen": "3000"}, nil, "listen: 3000 is not HOST:PORT"},
+		{"public bind by name", map[string]string{"listen": "0.0.0.0:3000"}, nil, "listen: 0.0.0.0:3000 can be reached from other computers"}, // C28
+		{"public bind of all", map[string]string{"listen": ":3000"}, nil, "can be reached from other computers"},
+		{"public bind of IPv6", map[string]string{"listen": "[::]:3000"}, nil, "can be reached from other computers"},
+		{"public bind in the LAN", map[string]string{"listen": "192.168.1.2:3000"}, nil, "can be reached from other computers"},
+		{"http off loopback", map[string]string{"public-url": "http://gatehouse.example.org"}, nil, "http is for this computer only"}, // attack 110
+		{"http beside loopback", map[string]string{"public-url": "http://localhost.example.org"}, nil, "http is for this computer only"},
+		{"dev in public", map[string]string{"public-url": "https://gatehouse.example.org", "dev": "true"}, nil, "development mode never leaves this computer"}, // R317
+		{"no scheme", map[string]string{"public-url": "gatehouse.example.org"}, nil, "is not an address like"},
+		{"other scheme", map[string]string{"public-url": "ftp://gatehouse.example.org"}, nil, "is not an address like"},
+		{"path", map[string]string{"public-url": "https://example.org/gatehouse"}, nil, "is not an address like"},
+		{"query", map[string]string{"public-url": "https://example.org?"}, nil, "is not an address like"},
+		{"fragment", map[string]string{"public-url": "https://example.org#"}, nil, "is not an address like"},
+		{"user", map[string]string{"public-url": "https://a:b@example.org"}, nil, "is not an address like"},
+		{"no host", map[string]string{"public-url": "https://:443"}, nil, "is not an address like"},
+		{"PostgreSQL without a key", map[string]string{"database": "postgres://localhost/db"}, nil, "master-key-file: with PostgreSQL every node needs the same key"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Load(tt.flags, tt.environ)
+			p := problem.From(err)
+			if !problem.Is(err, configInvalid) || p.Kind != problem.Invalid || !strings.Contains(p.Why, tt.says) || p.Fix == "" {
+				t.Errorf("%+v", p)
+			}
+		})
+	}
+}
+
+func TestAllFaultsAreNamedAtOnce(t *testing.T) {
+	_, err := Load(map[string]string{"listen": "x", "dev": "maybe", "database": "postgres://h/d"},
+		[]string{"GATEHOUSE_LISTN=1", "GATEHOUSE_PUBLIC_URL=http://example.org"})
+	why := problem.From(err).Why
+	for _, part := range []string{"GATEHOUSE_LISTN", "--dev", "listen: x", "public-url: http", "master-key-file"} {
+		if !strings.Contains(why, part) {
+			t.Errorf("%s is missing in:\n%s", part, why)
+		}
+	}
+	if n := strings.Count(why, "\n"); n != 4 {
+		t.Errorf("%d lines:\n%s", n+1, why)
+	}
+}
+
+// Variables with our prefix that belong to others are no faults: the client's
+// credential, those of tests, those that Kubernetes makes of a service's name.
+func TestForeignVariablesAreLeftAlone(t *testing.T) {
+	_, err := Load(nil, []string{
+		"GATEHOUSE_TOKEN=t", "GATEHOUSE_TEST_POSTGRES=x", "GATEHOUSE_SERVICE_HOST=10.0.0.1", "GATEHOUSE_PORT_3000_TCP=tcp://10.0.0.1:3000", "GATEHOUSE_PORT=x",
+		"PATH=/bin", "MY_GATEHOUSE_X=1",
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEverySettingHasTwoSpellings(t *testing.T) {
+	for _, s := range settings {
+		value := map[string]string{"dev": "true", "listen": "localhost:7", "public-url": "http://localhost:7", "database": "sqlite:/x"}[s.flag]
+		if value == "" {
+			value = "/x"
+		}
+		byFlag, err1 := Load(map[string]string{s.flag: value}, nil)
+		byEnv, err2 := Load(nil, []string{s.env() + "=" + value})
+		if err1 != nil || err2 != nil || byFlag != byEnv {
+			t.Errorf("%s: %+v, %v; %+v, %v", s.flag, byFlag, err1, byEnv, err2)
+		}
+		if none, _ := Load(nil, nil); none == byFlag {
+			t.Errorf("%s sets nothing", s.flag)
+		}
+	}
+}
+
+// Attack 108: which Host and Origin belong to us.
+func TestOwnNamesAndOrigins(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	got := hosts("https://gatehouse.example.org", l)
+	if !slices.Equal(got, []string{"gatehouse.example.org", "localhost:" + port, "127.0.0.1:" + port, "[::1]:" + port}) {
+		t.Errorf("%s", got)
+	}
+	for _, tt := range []struct {
+		public, origin string
+		ok             bool
+	}{
+		{"https://gatehouse.example.org", "https://gatehouse.example.org", true},
+		{"https://gatehouse.example.org", "http://gatehouse.example.org", false},
+		{"https://gatehouse.example.org", "https://gatehouse.example.org:8443", false},
+		{"https://gatehouse.example.org", "https://evil.example", false},
+		{"https://gatehouse.example.org", "http://localhost:5173", false},
+		{"https://gatehouse.example.org", "null", false},
+		{"http://localhost:3000", "http://localhost:3000", true},
+		{"http://localhost:3000", "http://127.0.0.1:5173", true},
+		{"http://localhost:3000", "http://[::1]:5173", true},
+		{"http://localhost:3000", "http://localhost.evil.example", false},
+		{"http://localhost:3000", "http://evil.example#localhost", false},
+		{"http://localhost:3000", "http://localhost@evil.example", false},
+		{"http://localhost:3000", "http://localhost/x", false},
+		{"http://localhost:3000", "file://", false},
+		{"http://localhost:3000", "null", false},
+		{"http://localhost:3000", "", false},
+	} {
+		if got := origins(tt.public)(tt.origin); got != tt.ok {
+			t.Errorf("at %s the origin %q: %v", tt.public, tt.origin, got)
+		}
+	}
+}
