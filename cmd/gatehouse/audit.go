@@ -273,10 +273,14 @@ func (c *cli) showVerdict(v audit.Verdict, took time.Duration) {
 	if v.Break != nil {
 		c.say("  keep it as it is: what stands before that place can still be trusted")
 	}
-	if v.Key != "" {
+	switch {
+	case v.Key == "":
+	case v.Time == 0:
+		c.say("  exports are signed by key %s", v.Key)
+	default:
 		c.say("  signed %s by key %s", time.UnixMicro(v.Time).Format("2 Jan 2006 15:04"), v.Key)
 	}
-	if v.Key != "" && !v.Pinned {
-		c.talk("%s Anybody can make a key: compare it with the server's, or say --key", c.paint(c.err, caution))
+	if v.Time != 0 && !v.Pinned {
+		c.talk("%s Anybody can make a key: compare it with that of gatehouse audit verify on the server, or say --key", c.paint(c.err, caution))
 	}
 }

@@ -227,3 +227,58 @@ func (u *unwritable) try(f fault) {
 		u.t.Errorf("the revocation counts: %d %s", a.StatusCode, a.Text)
 	}
 }
+
+// The same for people: no owner, no sign-in and no consent comes to be, and what
+// was shown can be answered later.
+func TestPeopleCanGoOnWhenTheLogIsBack(t *testing.T) {
+	h := apptest.Start(t)
+	u := unwritable{House: h, t: t, db: storetest.Open(t, "sqlite:"+filepath.Join(h.Dir, "gatehouse.db"))}
+	b := h.Browser()
+	refused := func(what string, a apptest.Answer) {
+		t.Helper()
+		if a.StatusCode != http.StatusServiceUnavailable || !strings.Contains(a.Text, "AUDIT_UNAVAILABLE") || strings.Contains(a.Text, "away") {
+			t.Errorf("%s: %d %s", what, a.StatusCode, a.Text)
+		}
+	}
+	setup := apptest.Fields(b.Open("/setup").Text)
+	setup.Set("code", h.Log.Wait("  code  ", nil))
+	setup.Set("email", apptest.Owner)
+	before := u.counts()
+	u.exec(renamed.spoil)
+	refused("setup", b.Submit("/setup", setup))
+	if after := u.counts(); after != before || strings.Contains(h.Log.String(), "/login/link") {
+		t.Errorf("something changed:\n%s\nwas:\n%s", after, before)
+	}
+	u.exec(renamed.mend)
+	if a := b.Submit("/setup", setup); a.StatusCode != http.StatusOK {
+		t.Fatalf("setup afterwards: %d %s", a.StatusCode, a.Text)
+	}
+
+	link := apptest.Fields(b.Open(b.Link()).Text)
+	before = u.counts()
+	u.exec(renamed.spoil)
+	refused("sign-in", b.Submit("/login/link", link))
+	if after := u.counts(); after != before {
+		t.Errorf("something changed:\n%s\nwas:\n%s", after, before)
+	}
+	u.exec(renamed.mend)
+	b.Submit("/login/link", link)
+
+	query, _ := h.Authorization(h.Register(), nil)
+	consent := apptest.Fields(b.Open("/oauth/authorize?" + query.Encode()).Text)
+	consent.Set("started", "yes")
+	before = u.counts()
+	u.exec(renamed.spoil)
+	for _, decision := range []string{"allow", "deny"} {
+		consent.Set("decision", decision)
+		refused(decision, b.Submit("/consent", consent))
+	}
+	if after := u.counts(); after != before {
+		t.Errorf("something changed:\n%s\nwas:\n%s", after, before)
+	}
+	u.exec(renamed.mend)
+	consent.Set("decision", "allow")
+	if target := apptest.Target(b.Submit("/consent", consent).Text); target == nil || target.Query().Get("code") == "" {
+		t.Errorf("afterwards: %v", target)
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
@@ -47,6 +48,8 @@ type Log struct {
 	mu   sync.Mutex // of the batch of Write that takes more
 	open *batch
 	last <-chan struct{}
+
+	crowded atomic.Bool // the last commit of Write had many events
 
 	strangers strangers
 }
@@ -118,9 +121,9 @@ func extend(tx *store.Tx, workspace string, rows []*row) error {
 	return nil
 }
 
-// maxInsert keeps a statement far below the engines' limits of parameters (32766
-// and 65535) and the number of different statements small.
-const maxInsert = 64
+// maxInsert keeps the number of different statements small, and each short: the
+// SQLite driver's cost of a parameter grows with the number of parameters.
+const maxInsert = 4
 
 func insert(tx *store.Tx, rows []*row) error {
 	args := make([]any, 0, len(rows)*len(fields))

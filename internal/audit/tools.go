@@ -109,6 +109,7 @@ func (l *Log) verifyChain(ctx context.Context, p principal.Principal, in chainIn
 		return Verdict{}, err
 	}
 	report, err := l.Verify(ctx, chain)
+	report.Key = l.Thumbprint() // to compare exports with
 	if broken, ok := errors.AsType[*Break](err); ok {
 		return Verdict{Report: Report{Chain: chain, From: 1}, Break: broken}, nil
 	}

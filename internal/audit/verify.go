@@ -31,7 +31,7 @@ type Report struct {
 	Seq    int64  `json:"seq" jsonschema:"seq of the last event, 0 if there is none"`
 	Hash   string `json:"hash" jsonschema:"hash of the last event"`
 	Time   int64  `json:"time_us,omitempty" jsonschema:"when the head of the export was signed, microseconds since 1970"`
-	Key    string `json:"key,omitempty" jsonschema:"thumbprint of the key that signed the export"`
+	Key    string `json:"key,omitempty" jsonschema:"thumbprint of the key that signs exports"`
 	Pinned bool   `json:"pinned,omitempty" jsonschema:"that key is the one that was asked for"`
 }
 

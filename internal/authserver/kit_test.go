@@ -24,8 +24,10 @@ type house struct {
 	db *store.DB
 }
 
+// start makes a house. Tests in different houses run side by side.
 func start(t *testing.T, change ...func(*app.Config)) house {
 	t.Helper()
+	t.Parallel()
 	var address string
 	h := apptest.Start(t, append(change, func(c *app.Config) {
 		if c.Database == "" {

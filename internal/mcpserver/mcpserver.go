@@ -46,6 +46,7 @@ type Server struct {
 	Version  string
 
 	running calls
+	opened  opened
 }
 
 // Routes mounts the endpoints.

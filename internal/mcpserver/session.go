@@ -50,13 +50,42 @@ func (s *Server) inSession(x *exchange) bool {
 	if id == "" || x.msg.Method == "initialize" {
 		return true
 	}
-	plain, err := s.Box.OpenHandle(sessionKind, id)
-	var sess session
-	if err != nil || json.Unmarshal(plain, &sess) != nil {
-		return false
+	sess, ok := s.opened.get(id)
+	if !ok {
+		plain, err := s.Box.OpenHandle(sessionKind, id)
+		if err != nil || json.Unmarshal(plain, &sess) != nil {
+			return false
+		}
+		s.opened.put(id, sess)
 	}
 	x.session = sess.Random
 	return sess.User == x.principal.User && sess.Client == x.principal.Client && sess.Server == x.audience.Origin
+}
+
+// opened remembers what session ids say, so that an id is unsealed once and not
+// at every message. What it says never changes.
+type opened struct {
+	mu sync.RWMutex
+	m  map[string]session
+}
+
+// maxOpened bounds the memory; whoever is forgotten is unsealed again.
+const maxOpened = 10_000
+
+func (o *opened) get(id string) (session, bool) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	s, ok := o.m[id]
+	return s, ok
+}
+
+func (o *opened) put(id string, s session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.m == nil || len(o.m) >= maxOpened {
+		o.m = map[string]session{}
+	}
+	o.m[id] = s
 }
 
 // A callKey names a call that runs: the session it belongs to and its id there.

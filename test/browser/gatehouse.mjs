@@ -16,7 +16,7 @@ export const owner = 'dana@acme.example';
 
 // until asks again and again, for ten seconds. Where the answer should come from
 // the server, its log says why it did not.
-async function until(what, ask, gatehouse) {
+export async function until(what, ask, gatehouse) {
   for (const end = Date.now() + 10_000; Date.now() < end; await sleep(20)) {
     const answer = await ask();
     if (answer) return answer;

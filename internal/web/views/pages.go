@@ -123,9 +123,10 @@ type HomeView struct {
 	Endpoints []Endpoint
 	Setup     bool   // nobody owns this server yet
 	User      string // who is signed in; empty if nobody
+	CSRF      string // token of the form that signs out; empty shows none
 }
 
-// Home says what this server is.
+// Home says what this server is. Who is signed in can post csrf to /logout.
 func Home(w http.ResponseWriter, status int, v HomeView) error {
 	return render(w, status, "home", outside, v)
 }
@@ -136,9 +137,7 @@ type ErrorView struct {
 	Title     string   // what happened, as a sentence
 	Why       string   // as sentences; may be empty
 	Do        []string // steps, as sentences
-	Asked     string   // an address that was asked for and is not among Known
-	Known     []string
-	Code      string // the rest stands under Details
+	Code      string   // the rest stands under Details
 	Client    string
 	Parameter string
 }
@@ -159,21 +158,4 @@ func FromProblem(p Page, e *problem.Error) ErrorView {
 		v.Do = []string{sentence(e.Fix)}
 	}
 	return v
-}
-
-// Odd is the part of Asked in which it differs from the nearest known address;
-// Same is what comes before.
-func (v ErrorView) Odd() string { return v.Asked[len(v.Same()):] }
-
-// Same is the longest beginning that Asked shares with a known address.
-func (v ErrorView) Same() string {
-	longest := 0
-	for _, k := range v.Known {
-		n := 0
-		for n < len(k) && n < len(v.Asked) && k[n] == v.Asked[n] {
-			n++
-		}
-		longest = max(longest, n)
-	}
-	return v.Asked[:longest]
 }
