@@ -4,6 +4,7 @@
 package gatehouse_test
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -64,15 +65,16 @@ var modules = map[string]struct {
 	reason   string
 	testOnly bool
 }{
-	"github.com/go-jose/go-jose/v4":      {reason: "JWS and JWK; parsing demands a list of algorithms"},
-	"github.com/go-json-experiment/json": {reason: "canonical JSON (RFC 8785) for the audit chain, in jsontext"},
-	"github.com/google/jsonschema-go":    {reason: "schemas of tools from Go types, and validation by them"},
-	"github.com/jackc/pgx/v5":            {reason: "PostgreSQL"},
-	"github.com/rogpeppe/go-internal":    {reason: "testscript: the user's terminal as test files", testOnly: true},
-	"github.com/spf13/cobra":             {reason: "commands, flags, completion"},
-	"golang.org/x/sys":                   {reason: "file locks and the parent-death signal for children"},
-	"golang.org/x/term":                  {reason: "is this a terminal, and how wide"},
-	"modernc.org/sqlite":                 {reason: "SQLite without cgo"},
+	"github.com/go-jose/go-jose/v4":          {reason: "JWS and JWK; parsing demands a list of algorithms"},
+	"github.com/go-json-experiment/json":     {reason: "canonical JSON (RFC 8785) for the audit chain, in jsontext"},
+	"github.com/google/jsonschema-go":        {reason: "schemas of tools from Go types, and validation by them"},
+	"github.com/jackc/pgx/v5":                {reason: "PostgreSQL"},
+	"github.com/modelcontextprotocol/go-sdk": {reason: "an MCP client and server that somebody else wrote, to test against", testOnly: true},
+	"github.com/rogpeppe/go-internal":        {reason: "testscript: the user's terminal as test files", testOnly: true},
+	"github.com/spf13/cobra":                 {reason: "commands, flags, completion"},
+	"golang.org/x/sys":                       {reason: "file locks and the parent-death signal for children"},
+	"golang.org/x/term":                      {reason: "is this a terminal, and how wide"},
+	"modernc.org/sqlite":                     {reason: "SQLite without cgo"},
 }
 
 // acrossWorkspaces are the functions (package.Name) whose SQL touches rows that
@@ -122,6 +124,23 @@ func TestImportsGoDownward(t *testing.T) {
 			if low, known := floor[dep]; dep != "all" && (!known || low >= f.floor) {
 				t.Errorf("the row of %s names %s, which does not stand below it; correct the row", f.name, dep)
 			}
+		}
+	}
+}
+
+// The design shows the same table, except what only serves tests and tools.
+func TestDesignShowsTheFloors(t *testing.T) {
+	design, err := os.ReadFile("doc/design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range floors {
+		if strings.HasSuffix(f.name, "test") || f.name == "cmd/gatehouse" || f.name == "bench" {
+			continue
+		}
+		row := regexp.MustCompile(fmt.Sprintf("(?m)^\\| %d \\| `%s` \\| .* \\| %s \\|$", f.floor, f.name, cmp.Or(f.uses, "–")))
+		if !row.Match(design) {
+			t.Errorf("doc/design.md §2 has no row for %s on floor %d using %q; correct it", f.name, f.floor, f.uses)
 		}
 	}
 }

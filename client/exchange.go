@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"regexp"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
@@ -171,6 +172,9 @@ func (s *Session) decline(ctx context.Context, m mcp.Message, hand handshake) {
 	_ = s.tell(ctx, answer, hand) // if it is lost, so is the call, and that is noticed
 }
 
+// harmless is a list of scopes that means nothing to a shell.
+var harmless = regexp.MustCompile(`^[A-Za-z0-9:._/ -]+$`)
+
 // refused says what a status other than success means.
 func (s *Session) refused(res *http.Response) error {
 	body, _ := readBounded(res.Body, maxMetadata) // only to say more
@@ -182,7 +186,10 @@ func (s *Session) refused(res *http.Response) error {
 	case http.StatusForbidden:
 		e = notPermitted.fail("%s refuses the call", s.server)
 		if e.Scope = clean(ch.Params["scope"]); e.Scope != "" {
-			e = e.why("it needs the scopes %s", e.Scope).fix("gatehouse login %s --scope %q", s.server, e.Scope)
+			e = e.why("it needs the scopes %s", e.Scope).fix("sign in again and allow these scopes")
+			if harmless.MatchString(e.Scope) { // it is the server's text, and may be pasted into a shell
+				e = e.fix(`gatehouse login %s --scope "%s"`, s.server, e.Scope)
+			}
 		}
 	case http.StatusNotFound:
 		if res.Request.Header.Get(sessionHeader) != "" {

@@ -78,7 +78,7 @@ func (c *Client) refresh(ctx context.Context, server, stale string) (string, err
 				cr.Logins[server], token = l, l.AccessToken
 				return nil
 			}
-			if !errors.As(err, &no) || no.Code == oauth.TemporarilyUnavailable || no.Code == oauth.ServerError {
+			if !errors.As(err, &no) || !final[no.Code] {
 				return err
 			}
 			refused = err
@@ -95,6 +95,10 @@ func (c *Client) refresh(ctx context.Context, server, stale string) (string, err
 	}
 	return token, err
 }
+
+// final are the refusals after which a login is of no use any more. Any other may
+// pass (RFC 6749 §5.2).
+var final = map[string]bool{oauth.InvalidGrant: true, oauth.InvalidClient: true, oauth.UnauthorizedClient: true}
 
 // take replaces the tokens by newer ones. A refresh token that is not replaced
 // stays good (RFC 6749 §6).

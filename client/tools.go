@@ -151,7 +151,7 @@ func told(raw json.RawMessage) *Error {
 		return nil
 	}
 	e := &Error{
-		Kind: ErrTool, Code: clean(w.Code), Message: clean(w.Message), Why: clean(w.Why), Fix: clean(w.Fix),
+		Kind: ErrTool, Code: clean(w.Code), Message: clean(w.Message), Why: clean(w.Why),
 		Scope: clean(w.Scope), Ref: clean(w.Ref),
 	}
 	switch w.Status {

@@ -51,7 +51,7 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 		return errors.Join(err, socket.Close(), remove())
 	}
 	if c.PublicURL == "" {
-		c.PublicURL = localAddress(listeners[0].Addr())
+		c.PublicURL = localAddress(c.Listen, listeners[0].Addr())
 	}
 	h, err := furnish(ctx, c, out)
 	if err != nil {
@@ -229,7 +229,7 @@ func (h *house) open(ctx context.Context, listeners []net.Listener, socket net.L
 
 func (h *house) server(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: timely(handler), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelWarn),
 	}
 }

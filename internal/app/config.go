@@ -148,12 +148,13 @@ func address(scheme, host string) string {
 	return scheme + "://" + strings.TrimSuffix(host, usual)
 }
 
-// localAddress is the public address of a server that listens there and has no
-// other.
-func localAddress(l net.Addr) string {
+// localAddress is the public address of a server that was told to listen at
+// asked, does so at l, and has no other. Only who listens as localhost holds both
+// addresses of that name; the other could be somebody else's.
+func localAddress(asked string, l net.Addr) string {
 	host, port, _ := net.SplitHostPort(l.String()) // of a listener, so it can be split
-	if host == "127.0.0.1" || host == "::1" {
-		host = "localhost"
+	if name, _, _ := net.SplitHostPort(asked); name == "localhost" {
+		host = name
 	}
 	return address("http", net.JoinHostPort(host, port))
 }

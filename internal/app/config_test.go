@@ -59,15 +59,18 @@ func TestPublicAddressIsSpeltAsClientsDo(t *testing.T) {
 }
 
 func TestServerWithoutAPublicAddressIsWhereItListens(t *testing.T) {
-	for listens, want := range map[string]string{
-		"127.0.0.1:3000": "http://localhost:3000", "[::1]:3000": "http://localhost:3000", "127.0.0.2:3000": "http://127.0.0.2:3000", "127.0.0.1:80": "http://localhost",
+	for _, tt := range []struct{ asked, listens, want string }{
+		{"localhost:0", "127.0.0.1:3000", "http://localhost:3000"},
+		{"localhost:80", "127.0.0.1:80", "http://localhost"},
+		{"127.0.0.1:3000", "127.0.0.1:3000", "http://127.0.0.1:3000"}, // [::1]:3000 may be somebody else's
+		{"[::1]:3000", "[::1]:3000", "http://[::1]:3000"},
 	} {
-		addr, err := net.ResolveTCPAddr("tcp", listens)
+		addr, err := net.ResolveTCPAddr("tcp", tt.listens)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := localAddress(addr); got != want {
-			t.Errorf("%s: %s, want %s", listens, got, want)
+		if got := localAddress(tt.asked, addr); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.asked, got, tt.want)
 		}
 	}
 }

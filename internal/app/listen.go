@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -174,6 +175,37 @@ func guard(hosts []string, h http.Handler) http.Handler {
 		}
 		http.Error(w, "this server is not known under that name", http.StatusMisdirectedRequest)
 	})
+}
+
+// bodyTime is how long the body of a request may take to arrive.
+const bodyTime = 30 * time.Second
+
+// timely gives up on callers that send their body too slowly, so that they
+// cannot hold memory. Answers may take as long as they like.
+func timely(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body != nil && r.Body != http.NoBody {
+			rc := http.NewResponseController(w)
+			if err := rc.SetReadDeadline(time.Now().Add(bodyTime)); err == nil {
+				r.Body = timelyBody{r.Body, rc}
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// timelyBody lifts the deadline once the body has been read or has failed.
+type timelyBody struct {
+	io.ReadCloser
+	rc *http.ResponseController
+}
+
+func (b timelyBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		_ = b.rc.SetReadDeadline(time.Time{}) // the connection is gone
+	}
+	return n, err
 }
 
 // hosts are the names that requests may call us by: that of the public address,

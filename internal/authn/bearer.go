@@ -31,7 +31,8 @@ var (
 
 // Bearer says who calls, by the Authorization header (R501–R506). Without one
 // the caller is anonymous. A token is good only at the resource it was made for.
-// The error is a TokenInvalid; its cause, for the log, says what was wrong.
+// The error is a TokenInvalid, whose cause, for the log, says what was wrong, or a
+// problem of ours.
 func (a *Authn) Bearer(r *http.Request, resource string) (principal.Principal, error) {
 	p, err := a.bearer(r.Context(), r.Header.Values("Authorization"), resource)
 	if problem.Is(err, TokenInvalid) {
@@ -51,8 +52,10 @@ func (a *Authn) bearer(ctx context.Context, values []string, resource string) (p
 	now := time.Now()
 	key := sha256.Sum256([]byte(raw))
 	entry, hit := a.verified.get(key, now)
-	if hit && !a.Tokens.Live(entry.claims.IDs()...) {
-		return principal.Principal{}, refuse(token.ErrToken("the token is revoked, or this node cannot tell"))
+	if hit {
+		if err := a.Tokens.Live(entry.claims.IDs()...); err != nil {
+			return principal.Principal{}, refuse(err)
+		}
 	}
 	if !hit {
 		var err error
@@ -69,7 +72,12 @@ func (a *Authn) bearer(ctx context.Context, values []string, resource string) (p
 	return p, nil
 }
 
+// refuse is for what is wrong with the token. What is not the token's fault
+// stays what it is, so that no client signs itself out for it.
 func refuse(cause error) error {
+	if problem.Is(cause, token.Unknown) {
+		return cause
+	}
 	return TokenInvalid.New("the access token is not accepted").Because(cause)
 }
 

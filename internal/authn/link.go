@@ -23,15 +23,22 @@ var LinkUsed = problem.Code{
 	Fix: "ask for a new one on the sign-in page",
 }
 
-// maxLinks is how many unused links one person may have at once, so that a
-// stranger cannot flood a mailbox.
-const maxLinks = 5
+// maxLinks is how many links one person may have at once. One more takes the
+// place of the oldest, so a stranger who asks for them keeps nobody out.
+const maxLinks = 20
 
-// SendLink mails a sign-in link (R601, R602). It does and answers the same
-// whether or not the address is known. flow is the authorization that waits for
-// the sign-in, or empty.
+// answerAfter is how long asking for a link takes: longer than the work for an
+// address that is known.
+const answerAfter = 100 * time.Millisecond
+
+// SendLink mails a sign-in link (R601, R602). Nobody can tell from the answer, or
+// from how long it took, whether the address is known. flow is the authorization
+// that waits for the sign-in, or empty.
 func (a *Authn) SendLink(r *http.Request, email, flow, ref string) error {
-	return a.DB.Do(r.Context(), func(tx *store.Tx) error {
+	began := time.Now()
+	defer func() { time.Sleep(time.Until(began.Add(answerAfter))) }()
+	var letter *mail.Message
+	err := a.DB.Do(r.Context(), func(tx *store.Tx) error {
 		m, found, err := a.People.ByEmail(tx, email)
 		if err != nil {
 			return err
@@ -40,26 +47,36 @@ func (a *Authn) SendLink(r *http.Request, email, flow, ref string) error {
 			a.Audit.Stranger("sign-in asked for an unknown address", audit.Prefix(r.RemoteAddr))
 			return nil
 		}
-		return a.link(tx, m, flow, ref)
+		letter, err = a.link(tx, m, flow, ref)
+		return err
 	})
+	if err != nil || letter == nil {
+		return err
+	}
+	return a.Mail.Send(*letter)
 }
 
-func (a *Authn) link(tx *store.Tx, m identity.Member, flow, ref string) error {
+// link makes a link and the letter that is sent once it exists.
+func (a *Authn) link(tx *store.Tx, m identity.Member, flow, ref string) (*mail.Message, error) {
 	link := token.NewSplit("lnk_")
-	kept, err := keep(tx, m, flow, link)
-	if err != nil || !kept {
-		return err
+	if err := keep(tx, m, flow, link); err != nil {
+		return nil, err
 	}
 	a.Audit.Append(tx, audit.Event{
 		Workspace: m.Workspace, Actor: m.Principal().Name(), Action: "sign_in.link", Target: link.ID, Outcome: audit.Allowed, Door: "web", Ref: ref,
 	})
-	tx.AfterCommit(func() { a.mailLink(m.Email, link.Token) })
-	return nil
+	return &mail.Message{
+		To: m.Email, Subject: "Your sign-in link",
+		Text: fmt.Sprintf("Open this link to sign in. It works once, for %d minutes:\n%s\nIf you did not ask for it, you can ignore this mail.",
+			int(LinkLife/time.Minute), a.Issuer+"/login/link?"+url.Values{"token": {link.Token}}.Encode()),
+	}, nil
 }
 
-// keep puts a link into the first slot that is free: never used, used up or
-// expired. Without one it reports false.
-func keep(tx *store.Tx, m identity.Member, flow string, link token.Split) (kept bool, err error) {
+// keep puts a link into a free slot: never used, used up or expired. Without one
+// it takes that of the oldest link.
+func keep(tx *store.Tx, m identity.Member, flow string, link token.Split) error {
+	kept := false
+	var err error
 	for slot := 0; slot < maxLinks && err == nil && !kept; slot++ {
 		kept, err = tx.One(`INSERT INTO sign_in_link (workspace, user_id, slot, id, hash, flow, created_at, expires_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -68,18 +85,14 @@ func keep(tx *store.Tx, m identity.Member, flow string, link token.Split) (kept 
 			WHERE sign_in_link.used_at IS NOT NULL OR sign_in_link.expires_at <= $7`,
 			m.Workspace, m.ID, slot, link.ID, link.Hash, flow, tx.Now, tx.Now+LinkLife.Microseconds())
 	}
-	return kept, err
-}
-
-// mailLink hands the message over after the link exists. Where that fails the
-// person sees no mail and asks again.
-func (a *Authn) mailLink(to, link string) {
-	address := a.Issuer + "/login/link?" + url.Values{"token": {link}}.Encode()
-	_ = a.Mail.Send(mail.Message{
-		To: to, Subject: "Your sign-in link",
-		Text: fmt.Sprintf("Open this link to sign in. It works once, for %d minutes:\n%s\nIf you did not ask for it, you can ignore this mail.",
-			int(LinkLife/time.Minute), address),
-	})
+	if err != nil || kept {
+		return err
+	}
+	_, err = tx.Exec(`UPDATE sign_in_link SET id = $1, hash = $2, flow = $3, created_at = $4, expires_at = $5, used_at = NULL
+		WHERE workspace = $6 AND user_id = $7 AND slot = (
+			SELECT slot FROM sign_in_link WHERE workspace = $6 AND user_id = $7 ORDER BY created_at, slot LIMIT 1)`,
+		link.ID, link.Hash, flow, tx.Now, tx.Now+LinkLife.Microseconds(), m.Workspace, m.ID)
+	return err
 }
 
 // UseLink spends a sign-in link and signs the browser in (R603, R606), in place of

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
+	"github.com/gatehouse-mcp/gatehouse/internal/mail"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
@@ -77,7 +78,8 @@ func setupHash(code string) []byte {
 // SetUp spends the setup code, makes the owner, and mails the first sign-in link
 // (U12). A wrong code is counted; after ten the code is dead.
 func (a *Authn) SetUp(r *http.Request, code, email, flow, ref string) error {
-	return a.DB.Do(r.Context(), func(tx *store.Tx) error {
+	var letter *mail.Message
+	err := a.DB.Do(r.Context(), func(tx *store.Tx) error {
 		// The count is the lock: two requests at once are counted one by one.
 		open, err := tx.One(`UPDATE setup_code SET tries = tries + 1
 			WHERE one = 1 AND used_at IS NULL AND expires_at > $1 AND tries < $2`, tx.Now, maxSetupTries)
@@ -104,6 +106,11 @@ func (a *Authn) SetUp(r *http.Request, code, email, flow, ref string) error {
 		a.Audit.Append(tx, audit.Event{
 			Workspace: m.Workspace, Actor: m.Principal().Name(), Action: "setup.owner", Target: owner.ID, Outcome: audit.Allowed, Door: "web", Ref: ref,
 		})
-		return a.link(tx, m, flow, ref)
+		letter, err = a.link(tx, m, flow, ref)
+		return err
 	})
+	if err != nil {
+		return err
+	}
+	return a.Mail.Send(*letter)
 }

@@ -45,6 +45,7 @@ var authMethods = []string{authNone, authPost, authBasic}
 
 const (
 	maxRegistration = 64 << 10
+	maxKept         = 8 << 10 // of what is known of it
 	maxRedirects    = 20
 	maxName         = 200
 )
@@ -66,6 +67,9 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request, ref string) er
 		metadata, err := json.Marshal(answer)
 		if err != nil {
 			return err
+		}
+		if len(metadata) > maxKept {
+			return oauth.Errorf(oauth.InvalidClientMetadata, "the metadata has more than %d bytes", maxKept)
 		}
 		var hash []byte
 		if answer.TokenAuthMethod != authNone {

@@ -138,8 +138,9 @@ func (s *Server) settle(tx *store.Tx, f flow, allowed bool, location string) err
 	if err != nil {
 		return err
 	}
-	won, err := tx.One(`UPDATE flow SET decided_at = $1, allowed = $2, answer = $3
-		WHERE id = $4 AND decided_at IS NULL AND expires_at > $1`, tx.Now, allowed, sealed, f.ID)
+	// The page that leads back lasts as long as the code on it.
+	won, err := tx.One(`UPDATE flow SET decided_at = $1, allowed = $2, answer = $3, expires_at = $5
+		WHERE id = $4 AND decided_at IS NULL AND expires_at > $1`, tx.Now, allowed, sealed, f.ID, max(f.Expires, tx.Now+CodeLife.Microseconds()))
 	if err == nil && !won {
 		err = errDecided
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 )
@@ -314,6 +315,9 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, ref string) erro
 			return s.revoked(tx, f, f.ID, ref, func() error { return s.Tokens.RevokeFamily(tx, f.ID, "revoked by its client") })
 		}
 		claims, err := s.Tokens.Verify(raw)
+		if problem.Is(err, token.Unknown) {
+			return err
+		}
 		if err != nil || claims.Client != c.ID {
 			return nil // nothing of this client's that works
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -113,6 +114,24 @@ func Replace(raw json.RawMessage, value []byte, path ...string) (json.RawMessage
 		value = p.member(value, path[p.depth:])
 	}
 	return slices.Concat(raw[:p.start], value, raw[p.end:]), nil
+}
+
+// Twin reports whether the object raw has a member that a reader who ignores the
+// case of letters would take for one of names, without being it. Such readers
+// exist (Go's encoding/json is one), so what is decided by name must not come
+// with a twin. What is no object has none.
+func Twin(raw json.RawMessage, names ...string) (twin bool) {
+	if len(raw) == 0 || raw[0] != '{' {
+		return false
+	}
+	s := scan(raw, true)
+	defer s.free()
+	err := s.object(func(name, _ []byte) {
+		for _, want := range names {
+			twin = twin || string(name) != want && strings.EqualFold(string(name), want)
+		}
+	})
+	return twin || err != nil
 }
 
 // place is where a path leads: to a value, or, if depth is less than the length

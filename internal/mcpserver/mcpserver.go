@@ -14,6 +14,7 @@ import (
 	"mime"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
@@ -262,6 +263,9 @@ func (s *Server) refuse(x *exchange, err error) {
 	switch {
 	case p.Kind == problem.Unavailable || p.Kind == problem.Internal:
 		s.Log.Error("request failed", "ref", x.ref, "err", err)
+		if wait := p.Wire(x.ref).Retry; wait > 0 {
+			x.w.Header().Set("Retry-After", strconv.Itoa(wait))
+		}
 		http.Error(x.w, p.Detail, p.Kind.Status())
 		return
 	case p.Kind == problem.Forbidden:

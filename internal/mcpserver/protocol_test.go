@@ -174,6 +174,7 @@ func TestToolCallsThatNameNoTool(t *testing.T) {
 	dev := f.dev()
 	for params, code := range map[string]string{
 		`{}`: "", `{"name":1}`: "", `{"name":""}`: "", `{"name":null}`: "", `{"name":["echo"]}`: "",
+		`{"name":"fix_read","Name":"fix_destroy"}`: "", `{"name":"fix_read","arguments":{},"ARGUMENTS":{"x":1}}`: "", // readers that ignore case would take the second
 		`{"name":"none"}`: "TOOL_UNKNOWN", `{"name":"ECHO"}`: "TOOL_UNKNOWN", `{"name":"echo "}`: "TOOL_UNKNOWN", `{"name":"\u0000"}`: "TOOL_UNKNOWN",
 		`{"name":"` + strings.Repeat("x", 1<<20) + `"}`: "TOOL_UNKNOWN",
 	} {

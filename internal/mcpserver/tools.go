@@ -45,6 +45,9 @@ func (s *Server) pass(ctx context.Context, x *exchange, peer tool.Peer) (json.Ra
 	if name == "" {
 		return nil, &mcp.Error{Code: mcp.InvalidParams, Message: "tools/call needs the name of a tool"}
 	}
+	if mcp.Twin(x.msg.Params, "name", "arguments", "_meta") || mcp.Twin(mcp.Field(x.msg.Params, "_meta"), "progressToken") {
+		return nil, &mcp.Error{Code: mcp.InvalidParams, Message: "params has members that differ in the case of letters only"}
+	}
 	full := tool.Tool{Def: tool.Def{Name: name}, Origin: x.audience.Origin}.FullName()
 	args := mcp.Field(x.msg.Params, "arguments")
 	if string(args) == "null" { // some clients spell "absent" so

@@ -86,7 +86,7 @@ func (pg postgres) once(ctx context.Context, db *DB, fn func(*Tx) error) error {
 }
 
 func (pg postgres) view(ctx context.Context, fn func(*Tx) error) error {
-	stx, err := pg.sql.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	stx, err := pg.sql.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead})
 	if err != nil {
 		return cancelledOr(ctx, "begin a transaction", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -49,6 +50,9 @@ const (
 )
 
 func openSQLite(ctx context.Context, path string) (*sqlite, error) {
+	if err := private(path); err != nil {
+		return nil, err
+	}
 	q := url.Values{"_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
 	}}
@@ -71,6 +75,16 @@ func openSQLite(ctx context.Context, path string) (*sqlite, error) {
 		s.readers <- c
 	}
 	return s, nil
+}
+
+// private makes the file, for this user only; SQLite gives the files beside it
+// the same mode.
+func private(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o600), f.Close())
 }
 
 func (s *sqlite) do(ctx context.Context, _ *DB, fn func(*Tx) error) error {

@@ -66,6 +66,17 @@ func newTx(ctx context.Context, q querier) *Tx {
 	return &Tx{Context: ctx, Now: time.Now().UnixMicro(), q: q}
 }
 
+// inTx is what a transaction, and every context made from it, answers to.
+type inTx struct{}
+
+// Value is that of the context, except that it tells that it is a transaction.
+func (tx *Tx) Value(key any) any {
+	if key == (inTx{}) {
+		return true
+	}
+	return tx.Context.Value(key)
+}
+
 // Exec runs a statement that returns no rows.
 func (tx *Tx) Exec(query string, args ...any) (sql.Result, error) {
 	return tx.q.ExecContext(tx, query, args...)
@@ -117,7 +128,7 @@ var errNested = errors.New("store: a transaction was opened inside a transaction
 // once, so it changes nothing but the database, and it must not wait for
 // anything but the database: others may share its transaction's commit.
 func (db *DB) Do(ctx context.Context, fn func(*Tx) error) error {
-	if _, nested := ctx.(*Tx); nested {
+	if ctx.Value(inTx{}) != nil {
 		return errNested
 	}
 	if err := ctx.Err(); err != nil {
@@ -133,7 +144,7 @@ func (db *DB) Do(ctx context.Context, fn func(*Tx) error) error {
 // View runs fn in a transaction that only reads and sees one state of the
 // database.
 func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
-	if _, nested := ctx.(*Tx); nested {
+	if ctx.Value(inTx{}) != nil {
 		return errNested
 	}
 	return db.engine.view(ctx, fn)
@@ -150,8 +161,14 @@ func (db *DB) Ping(ctx context.Context) error {
 // Close waits for transactions that have begun and closes the database.
 func (db *DB) Close() error { return db.engine.close() }
 
-// finish runs the pre-commit hook over what was buffered.
-func (db *DB) finish(tx *Tx, buffered []any) error {
+// finish runs the pre-commit hook over what was buffered. A hook that panics has
+// failed: the transactions of others hang on it.
+func (db *DB) finish(tx *Tx, buffered []any) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("store: the pre-commit hook panicked: %v", p)
+		}
+	}()
 	if len(buffered) == 0 {
 		return nil
 	}

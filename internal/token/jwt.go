@@ -106,7 +106,8 @@ func (e ErrToken) Error() string { return string(e) }
 
 // Verify checks an access token's form, type, algorithm, key, signature, issuer
 // and times, and that nothing it carries is revoked (R505). The audience is the
-// caller's to check, with For. Every error is an ErrToken.
+// caller's to check, with For. An error is an ErrToken, or Unknown where the fault
+// is not the token's.
 func (t *Tokens) Verify(raw string) (Claims, error) {
 	key, err := t.headerKey(raw)
 	if err != nil {
@@ -127,8 +128,8 @@ func (t *Tokens) Verify(raw string) (Claims, error) {
 	if err := t.judge(c, time.Now()); err != nil {
 		return Claims{}, err
 	}
-	if !t.Live(c.IDs()...) {
-		return Claims{}, ErrToken("the token is revoked, or this node cannot tell")
+	if err := t.Live(c.IDs()...); err != nil {
+		return Claims{}, err
 	}
 	return c, nil
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
@@ -59,21 +60,32 @@ func (r *revocations) add(id string, expires int64) {
 	r.ids[id] = max(r.ids[id], expires)
 }
 
-// Live reports whether none of the ids is revoked. It is false as well while
-// this node cannot tell, because it has been cut off from the database.
-func (t *Tokens) Live(ids ...string) bool {
+// Unknown is the code of a node that cannot tell what is revoked, because it has
+// been cut off from the database. It refuses every token, and says that this is
+// not the token's fault.
+var Unknown = problem.Code{
+	Name: "REVOCATIONS_UNKNOWN", Kind: problem.Unavailable,
+	Why: "this server has not been able to read what was revoked",
+	Fix: "try again in a moment",
+}
+
+// Live returns nil if none of the ids is revoked, an ErrToken if one is, and an
+// Unknown problem while this node cannot tell.
+func (t *Tokens) Live(ids ...string) error {
 	r := &t.revoked
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if time.Since(r.fresh) > staleAfter {
-		return false
+		unknown := Unknown.New("tokens cannot be checked now")
+		unknown.Retry = time.Second
+		return unknown
 	}
 	for _, id := range ids {
 		if _, revoked := r.ids[id]; revoked {
-			return false
+			return ErrToken("the token is revoked")
 		}
 	}
-	return true
+	return nil
 }
 
 // Run follows the log of revocations until ctx ends.
@@ -81,17 +93,16 @@ func (t *Tokens) Run(ctx context.Context) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	for ctx.Err() == nil {
 		err := t.poll(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
 			t.Log.Error("revocations cannot be read; tokens are refused until they can", "err", err)
 		}
 		failing = err != nil
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
 	}
 }
 

@@ -220,7 +220,8 @@ func (w *waiter) pass(m mcp.Message, notify Notify) {
 }
 
 // send writes one message as one line. A child that does not read is broken off:
-// half a line has no continuation.
+// half a line has no continuation. One that works on another call may take its
+// time: many read the next message only then.
 func (c *child) send(ctx context.Context, m mcp.Message) error {
 	line := append(m.Encode(), '\n')
 	for i, b := range line[:len(line)-1] {
@@ -236,15 +237,31 @@ func (c *child) send(ctx context.Context, m mcp.Message) error {
 	case <-ctx.Done():
 		return cancelled.New("the call to %q was cancelled", c.name).Because(context.Cause(ctx))
 	}
-	err := c.in.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if err == nil {
-		_, err = c.in.Write(line)
-	}
-	if err != nil {
+	if err := c.write(line); err != nil {
 		kill(c.cmd.Process)
 		return unavailable.New("%q does not take calls", c.name).Because(err)
 	}
 	return nil
+}
+
+func (c *child) write(line []byte) error {
+	for {
+		if err := c.in.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+			return err
+		}
+		n, err := c.in.Write(line)
+		line = line[n:]
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 && !c.busy() {
+			return err
+		}
+	}
+}
+
+// busy reports whether the child owes answers to others than the one who writes.
+func (c *child) busy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.waiting) > 1
 }
 
 // line handles what the child printed on its standard output.

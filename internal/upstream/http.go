@@ -402,6 +402,9 @@ func (e *exchange) stream(res *http.Response) (json.RawMessage, error) {
 	return result, err
 }
 
+// passedOn are the notifications that belong to a call and concern its caller.
+var passedOn = map[string]bool{"notifications/progress": true, "notifications/message": true}
+
 func (e *exchange) events(body io.Reader) (json.RawMessage, error) {
 	for ev, err := range mcp.ReadEvents(body, maxMessage) {
 		if errors.Is(err, mcp.ErrTooLong) {
@@ -419,7 +422,7 @@ func (e *exchange) events(body io.Reader) (json.RawMessage, error) {
 			return e.answer(ev.Data)
 		case m.IsRequest():
 			_ = e.h.tell(e.ctx, e.header, answerTo(m)) // it asked in vain anyway; the call goes on
-		case e.notify != nil:
+		case e.notify != nil && passedOn[m.Method]:
 			e.notify(m.Method, m.Params)
 		}
 	}

@@ -72,7 +72,7 @@ func (d *REST) call(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, p, ref, err)
 		return
 	}
-	args, err := arguments(w, r)
+	args, err := arguments(w, r, p)
 	if err == nil {
 		args, err = d.Gate.Do(r.Context(), gate.Call{
 			Principal: p, Name: r.PathValue("name"), Args: args, Door: d.Door, Remote: r.RemoteAddr, Ref: ref,
@@ -82,13 +82,16 @@ func (d *REST) call(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, p, ref, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	_, _ = w.Write(args) // the caller is gone
+	send(w, http.StatusOK, args)
 }
 
-func arguments(w http.ResponseWriter, r *http.Request) (json.RawMessage, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+// arguments reads the body. A stranger, who can call little, may send little.
+func arguments(w http.ResponseWriter, r *http.Request, p principal.Principal) (json.RawMessage, error) {
+	most := maxBody
+	if p.Kind == principal.Anonymous {
+		most = maxForm
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if err != nil {
 		return nil, bodyUnreadable.New("the arguments did not arrive").Because(err)
 	}
@@ -134,6 +137,7 @@ func (d *REST) refuse(w http.ResponseWriter, r *http.Request, p principal.Princi
 func send(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // the caller is gone
 }
