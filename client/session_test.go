@@ -219,6 +219,7 @@ func TestCallsThatFail(t *testing.T) {
 		kind   error
 		text   string // in the message, the reason or the scope
 	}{
+		{"scope that is a command", status(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="x$(touch /tmp/x)"`), ErrPermission, ""},
 		{"scope missing", status(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="a:read a:write", ref="req_7"`), ErrPermission, "a:read a:write"},
 		{"forbidden", status(403, "X", ""), ErrPermission, ""},
 		{"redirect", status(307, "Location", "/elsewhere"), ErrUnreachable, "307"},
@@ -244,6 +245,9 @@ func TestCallsThatFail(t *testing.T) {
 		}
 		if tt.name == "scope missing" && e.Ref != "req_7" {
 			t.Errorf("the reference is lost: %+v", e)
+		}
+		if strings.Contains(e.Fix, "$") {
+			t.Errorf("%s: the server's text is offered as a command: %s", tt.name, e.Fix)
 		}
 		if f.count("POST /elsewhere") != 0 {
 			t.Errorf("%s: followed with the token", tt.name)

@@ -119,3 +119,14 @@ func BenchmarkField(b *testing.B) {
 		}
 	}
 }
+
+func TestTwin(t *testing.T) {
+	for raw, want := range map[string]bool{
+		`{"name":1}`: false, `{"Name":1}`: true, `{"name":1,"NAME":2}`: true, `{"n\u0061me":1}`: false, `{"names":1,"nam":2}`: false,
+		`{"x":{"Name":1}}`: false, `{"argument\u017f":1}`: true, ``: false, `[]`: false, `"Name"`: false, `{"Name`: true,
+	} {
+		if got := Twin([]byte(raw), "name", "arguments"); got != want {
+			t.Errorf("%s: %v, want %v", raw, got, want)
+		}
+	}
+}

@@ -329,3 +329,29 @@ func TestFailingServerIsAToolError(t *testing.T) {
 		t.Errorf("afterwards: %d %s", a.StatusCode, a.Text)
 	}
 }
+
+// What the gate decides about is what the server carries out: readers that ignore
+// the case of letters must not find another name, or other arguments, in what
+// passes unchanged.
+func TestTwinsOfNamesAreRefused(t *testing.T) {
+	f := start(t)
+	token := f.dev()
+	for _, params := range []string{
+		`{"name":"fix_read","arguments":{},"Name":"destroy"}`,
+		`{"NAME":"destroy","name":"fix_read"}`,
+		`{"name":"fix_read","Arguments":{"all":true}}`,
+		`{"name":"fix_read","argument\u017f":{"all":true}}`, // a long s folds to s
+		`{"name":"fix_read","_Meta":{"progressToken":7}}`,
+		`{"name":"fix_read","_meta":{"ProgressToken":7}}`,
+	} {
+		if m := parse(t, f.RPC("/mcp", token, "tools/call", params)); m.Error == nil || m.Error.Code != mcp.InvalidParams {
+			t.Errorf("%s: %+v", params, m)
+		}
+	}
+	if n := len(f.up.Received("tools/call")); n != 0 {
+		t.Errorf("%d calls were forwarded", n)
+	}
+	if m := parse(t, f.RPC("/mcp", token, "tools/call", `{"name":"fix_read","arguments":{"Name":"x","name":"y"},"names":1}`)); m.Error != nil {
+		t.Errorf("the twin, where names differ or belong to the tool: %+v", m.Error)
+	}
+}

@@ -27,11 +27,12 @@ type child struct {
 	said *tail
 	info mcp.InitializeResult
 
-	in      *os.File
-	writing chan struct{} // held while a message is written
-	gone    chan struct{} // closed when the process has ended and its output was read
-	exit    error         // how it ended, once gone is closed
-	noise   atomic.Int64  // lines on standard output that were not MCP
+	in       *os.File
+	writing  chan struct{} // held while a message is written
+	patience time.Duration // how long an idle child may leave a message unread
+	gone     chan struct{} // closed when the process has ended and its output was read
+	exit     error         // how it ended, once gone is closed
+	noise    atomic.Int64  // lines on standard output that were not MCP
 
 	mu      sync.Mutex
 	lastID  int64
@@ -76,7 +77,7 @@ func environment(declared map[string]seal.Secret) []string {
 // as long as the child lives: Linux ends the child when that thread ends.
 func start(spec Spec, said *tail) (*child, error) {
 	c := &child{
-		name: spec.Name, said: said, writing: make(chan struct{}, 1), gone: make(chan struct{}), waiting: map[int64]*waiter{},
+		name: spec.Name, said: said, patience: writeTimeout, writing: make(chan struct{}, 1), gone: make(chan struct{}), waiting: map[int64]*waiter{},
 	}
 	in, out, err := os.Pipe()
 	if err != nil {
@@ -246,7 +247,7 @@ func (c *child) send(ctx context.Context, m mcp.Message) error {
 
 func (c *child) write(line []byte) error {
 	for {
-		if err := c.in.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		if err := c.in.SetWriteDeadline(time.Now().Add(c.patience)); err != nil {
 			return err
 		}
 		n, err := c.in.Write(line)
