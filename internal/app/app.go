@@ -39,6 +39,14 @@ const drain = 25 * time.Second
 
 // Run serves until ctx ends. What people read goes to out.
 func Run(ctx context.Context, c Config, out io.Writer) error {
+	err := run(ctx, c, out)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil // told to end before it served
+	}
+	return err
+}
+
+func run(ctx context.Context, c Config, out io.Writer) error {
 	if err := openDataDir(c.DataDir); err != nil {
 		return err
 	}

@@ -99,6 +99,17 @@ func TestServerThatCannotServeSaysWhy(t *testing.T) {
 	}
 }
 
+// Who is told to end before he has begun ends without complaint.
+func TestStopBeforeServing(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	dir := t.TempDir()
+	if err := app.Run(ctx, config(dir), io.Discard); err != nil {
+		t.Error(err)
+	}
+	apptest.Start(t, in(dir)) // nothing is left that would be in the way
+}
+
 // One folder has one server. The first one goes on, and its socket stays.
 func TestSecondServerOnAFolderIsRefused(t *testing.T) {
 	h := apptest.Start(t, apptest.Dev)
@@ -182,11 +193,11 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 func TestStoppingServerLetsCallsEnd(t *testing.T) {
 	h, up := apptest.Start(t, apptest.Dev), apptest.NewUpstream(t)
 	running, release := make(chan struct{}), make(chan struct{})
-	up.Call = func(w http.ResponseWriter, _ *http.Request, m mcp.Message) {
+	up.Answer(func(w http.ResponseWriter, _ *http.Request, m mcp.Message) {
 		close(running)
 		<-release
 		apptest.Reply(w, m, `{"content":[{"type":"text","text":"at last"}]}`)
-	}
+	})
 	h.Add("slow", up)
 	tokens, _ := h.Token("", "")
 	answered := make(chan apptest.Answer)

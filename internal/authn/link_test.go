@@ -214,6 +214,22 @@ func TestLinksAreBounded(t *testing.T) {
 	})
 }
 
+// Attack 117: how long the answer takes does not tell either.
+func TestTheAnswerTakesItsTime(t *testing.T) {
+	h := start(t)
+	h.person()
+	b := h.Browser()
+	form := apptest.Fields(b.Open("/login").Text)
+	for _, email := range []string{apptest.Owner, "nobody@acme.example", "dana@"} {
+		form.Set("email", email)
+		began := time.Now()
+		h.post(b, "/login", form, ours)
+		if took := time.Since(began); took < 100*time.Millisecond {
+			t.Errorf("%s: %v", email, took)
+		}
+	}
+}
+
 // Who is no member any more gets no link, and one from before does not work.
 func TestASuspendedPersonDoesNotSignIn(t *testing.T) {
 	h := start(t)

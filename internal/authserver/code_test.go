@@ -120,6 +120,9 @@ func TestACodeExpires(t *testing.T) {
 	}
 	h.sql(`UPDATE authorization_code SET expires_at = $1 WHERE id = $2`, time.Now().UnixMicro(), id)
 	h.unchanged(t, func() { refused(t, h.Redeem(client, code, verifier, nil), oauth.InvalidGrant) })
+	if n := h.events("token.replay"); n != 0 {
+		t.Error("a late code is taken for a stolen one")
+	}
 	h.sql(`UPDATE authorization_code SET expires_at = $1 WHERE id = $2`, time.Now().Add(time.Second*10).UnixMicro(), id)
 	if a := h.Redeem(client, code, verifier, nil); a.StatusCode != http.StatusOK {
 		t.Errorf("%d %s", a.StatusCode, a.Text)

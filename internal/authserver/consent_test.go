@@ -405,6 +405,25 @@ func TestSignInLeadsBackToTheQuestion(t *testing.T) {
 	shown(t, other.Open("/consent/"+form.Get("flow")), http.StatusForbidden)
 }
 
+// R1209: a browser in which nobody is signed in has a form token as well, on its
+// sign-in page. It answers nothing with it.
+func TestNobodyAnswersNothing(t *testing.T) {
+	h := start(t)
+	h.person()
+	b := h.Browser()
+	waiting := apptest.Fields(b.Open("/oauth/authorize?" + authorization(h, h.Register(), nil).Encode()).Text)
+	for _, decision := range []string{"allow", "deny"} {
+		form := with("request", waiting.Get("flow"), "csrf", waiting.Get("csrf"), "decision", decision, "started", "yes")
+		h.unchanged(t, func() {
+			for _, headers := range [][]string{{ours, browser}, nil} {
+				if a := h.post(b, form, headers...); !strings.HasPrefix(a.Header.Get("Location"), "/login?flow=") {
+					t.Errorf("%s: %d %v", decision, a.StatusCode, a.Header)
+				}
+			}
+		})
+	}
+}
+
 // A session ends with the membership: the next step asks for a sign-in, and an
 // answer does not count.
 func TestASuspendedPersonAnswersNothing(t *testing.T) {

@@ -25,7 +25,7 @@ func TestMessagesPassUnchanged(t *testing.T) {
 	}
 	result := `{"content":[{"type":"text","text":"\u00e9 <b>","annotations":{"priority":1.0}},{"type":"from-tomorrow","x":1e2}],"structuredContent":{"n":1.50,"s":"\/"},` +
 		`"isError":false,"_meta":{"example.org/y":1.0},"resultType":"complete","x-odd":[ ]}`
-	f.up.Call = func(w http.ResponseWriter, _ *http.Request, m mcp.Message) { apptest.Reply(w, m, result) }
+	f.up.Answer(func(w http.ResponseWriter, _ *http.Request, m mcp.Message) { apptest.Reply(w, m, result) })
 	for path, name := range map[string]string{"/s/fix/mcp": `"read"`, "/mcp": `"fix_read"`} {
 		before := len(f.up.Received("tools/call"))
 		a := f.RPC(path, f.at(path), "tools/call", params(name))
@@ -38,10 +38,10 @@ func TestMessagesPassUnchanged(t *testing.T) {
 		}
 	}
 	refusal := `{"code":-32042,"message":"not \u00fcs <1>","data":{"elicitations":[{"url":"https://x.example","n":1.0}]}}`
-	f.up.Call = func(w http.ResponseWriter, _ *http.Request, m mcp.Message) {
+	f.up.Answer(func(w http.ResponseWriter, _ *http.Request, m mcp.Message) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"jsonrpc":"2.0","id":`+string(m.ID)+`,"error":`+refusal+`}`)
-	}
+	})
 	m := parse(t, f.Tool(f.dev(), "fix_read", "{}"))
 	if m.Error == nil || m.Error.Code != -32042 || m.Error.Message != "not üs <1>" || string(m.Error.Data) != `{"elicitations":[{"url":"https://x.example","n":1.0}]}` {
 		t.Errorf("%+v", m.Error)
@@ -52,7 +52,7 @@ func TestMessagesPassUnchanged(t *testing.T) {
 // server, and nothing of the server but its messages comes back.
 func TestHeadersDoNotPass(t *testing.T) {
 	f := start(t)
-	f.up.Call = func(w http.ResponseWriter, _ *http.Request, m mcp.Message) {
+	f.up.Answer(func(w http.ResponseWriter, _ *http.Request, m mcp.Message) {
 		for name, value := range map[string]string{
 			"Set-Cookie": "upstream=secret", "WWW-Authenticate": `Bearer resource_metadata="https://evil.example"`, "X-Internal": "secret", "Mcp-Session-Id": "theirs",
 			"Location": "https://evil.example", "Access-Control-Allow-Origin": "*", "Server": "secret",
@@ -60,7 +60,7 @@ func TestHeadersDoNotPass(t *testing.T) {
 			w.Header().Set(name, value)
 		}
 		apptest.Reply(w, m, `{"content":[]}`)
-	}
+	})
 	dev := f.dev()
 	a := f.RPC("/mcp", dev, "tools/call", `{"name":"fix_read"}`, mcp.SessionHeader+": "+f.session("/mcp", dev), "Cookie: session=secret", "DPoP: secret",
 		"Proxy-Authorization: Basic secret", "X-User: root", "X_User: root", "X-Forwarded-User: root", "X-Forwarded-For: 10.0.0.1", "Forwarded: for=10.0.0.1",
@@ -86,10 +86,10 @@ func TestHeadersDoNotPass(t *testing.T) {
 			t.Errorf("the server got %s: %s", name, values)
 		}
 	}
-	f.up.Call = func(w http.ResponseWriter, _ *http.Request, _ mcp.Message) {
+	f.up.Answer(func(w http.ResponseWriter, _ *http.Request, _ mcp.Message) {
 		w.Header().Set("WWW-Authenticate", `Bearer resource_metadata="https://evil.example"`)
 		w.WriteHeader(http.StatusUnauthorized)
-	}
+	})
 	if a := f.Tool(dev, "fix_read", "{}"); a.StatusCode != http.StatusOK || wrong(a) != "UPSTREAM_WANTS_LOGIN" || a.Header.Get("WWW-Authenticate") != "" {
 		t.Errorf("a server that wants a login: %d %v %s", a.StatusCode, a.Header, a.Text)
 	}
@@ -113,7 +113,7 @@ func progressing(w http.ResponseWriter, _ *http.Request, m mcp.Message) {
 // the caller can read one.
 func TestProgressIsStreamed(t *testing.T) {
 	f := start(t)
-	f.up.Call = progressing
+	f.up.Answer(progressing)
 	dev, params := f.dev(), `{"name":"fix_read","_meta":{"progressToken":"p1"}}`
 	a := f.RPC("/mcp", dev, "tools/call", params)
 	var events []string
@@ -142,13 +142,13 @@ func TestProgressIsStreamed(t *testing.T) {
 func TestProgressIsNotHeldBack(t *testing.T) {
 	f := start(t)
 	release := make(chan struct{})
-	f.up.Call = func(w http.ResponseWriter, r *http.Request, m mcp.Message) {
+	f.up.Answer(func(w http.ResponseWriter, r *http.Request, m mcp.Message) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = fmt.Fprint(w, "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{}}\n\n")
 		_ = http.NewResponseController(w).Flush()
 		<-release
 		_, _ = fmt.Fprintf(w, "data: {\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{}}\n\n", m.ID)
-	}
+	})
 	r := f.Request(http.MethodPost, "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"fix_read"}}`,
 		"Authorization: Bearer "+f.dev(), "Content-Type: application/json", "Accept: text/event-stream")
 	resp, err := f.HTTP.Do(r)
@@ -173,14 +173,14 @@ type waiting struct {
 
 func (f *fixture) waits() waiting {
 	w := waiting{make(chan mcp.Message, 8), make(chan struct{}, 8)}
-	f.up.Call = func(rw http.ResponseWriter, r *http.Request, m mcp.Message) {
+	f.up.Answer(func(rw http.ResponseWriter, r *http.Request, m mcp.Message) {
 		w.began <- m
 		select {
 		case <-r.Context().Done():
 			w.ended <- struct{}{}
 		case <-time.After(20 * time.Second):
 		}
-	}
+	})
 	return w
 }
 
@@ -235,7 +235,7 @@ func TestCancelledCallEndsAtTheServer(t *testing.T) {
 	if got := f.events(2); got != "fix_write pending, fix_write failed CALL_CANCELLED" {
 		t.Errorf("recorded %s", got)
 	}
-	f.up.Call = nil
+	f.up.Answer(nil)
 	a := f.post("/mcp", dev, `{"jsonrpc":"2.0","id":"call-1","method":"tools/call","params":{"name":"fix_write"}}`, mcp.SessionHeader+": "+session)
 	if !strings.Contains(a.Text, "did write") {
 		t.Errorf("the id cannot be used again: %d %s", a.StatusCode, a.Text)
@@ -315,7 +315,7 @@ func TestFailingServerIsAToolError(t *testing.T) {
 			apptest.Reply(w, mcp.Message{ID: []byte("99")}, "{}")
 		}, "UPSTREAM_GARBAGE"},
 	} {
-		f.up.Call = tt.call
+		f.up.Answer(tt.call)
 		a := f.Tool(dev, "fix_write", "{}")
 		if a.StatusCode != http.StatusOK || wrong(a) != tt.code || strings.Contains(a.Text, "secret") || !strings.Contains(a.Text, `"isError":true`) {
 			t.Errorf("%s: %d %s", name, a.StatusCode, a.Text)
@@ -324,7 +324,7 @@ func TestFailingServerIsAToolError(t *testing.T) {
 			t.Errorf("%s: recorded %s", name, got)
 		}
 	}
-	f.up.Call = nil
+	f.up.Answer(nil)
 	if a := f.Tool(dev, "fix_write", "{}"); !strings.Contains(a.Text, "did write") {
 		t.Errorf("afterwards: %d %s", a.StatusCode, a.Text)
 	}

@@ -94,12 +94,12 @@ func TestStrangersClientFallsBack(t *testing.T) {
 	soon(t, "the end at the server", up.ended)
 	f.mustHaveTold(asked)
 
-	f.up.Call = func(w http.ResponseWriter, _ *http.Request, m mcp.Message) {
+	f.up.Answer(func(w http.ResponseWriter, _ *http.Request, m mcp.Message) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = fmt.Fprintf(w, "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":%s,\"progress\":0.5}}\n\n",
 			mcp.Field(m.Params, "_meta", "progressToken"))
 		_, _ = fmt.Fprintf(w, "data: {\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"done\"}]}}\n\n", m.ID)
-	}
+	})
 	if text, err := call(ctx, "fix_read", nil); err != nil || text != "false done" {
 		t.Errorf("after a cancelled call: %s, %v", text, err)
 	}

@@ -7,6 +7,7 @@ package web
 
 import (
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -313,10 +314,23 @@ func (p *Pages) Consent(w http.ResponseWriter, r *http.Request, ask authserver.A
 	return views.Consent(w, status, views.ConsentView{
 		Page: p.frame(ask.Ref), Request: ask.Flow, CSRF: ask.FormToken,
 		Client: views.Client{Name: ask.Client.Name, Target: target},
-		Asked:  time.Since(ask.Asked), From: ask.From, User: ask.Member.Email, Fault: ask.Fault,
+		Asked:  time.Since(ask.Asked), From: p.from(ask.From), User: ask.Member.Email, Fault: ask.Fault,
 		Switch:  "/login?" + url.Values{"switch": {"1"}, "flow": {ask.Flow}}.Encode(),
 		Servers: servers(ask.Tools),
 	})
+}
+
+// from says where a question came from. Behind a proxy every address is that of
+// the proxy, which tells nothing.
+func (p *Pages) from(address string) string {
+	ip := net.ParseIP(address)
+	switch {
+	case ip == nil || !ip.IsLoopback():
+		return address
+	case strings.HasPrefix(p.Public, "http://"):
+		return "this computer"
+	}
+	return ""
 }
 
 // servers groups tools by where they come from, one line for each risk.

@@ -2,14 +2,14 @@
 // code to a token, and every way out on the road.
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import { App, allow, box, deny, launch, owner, serve, setUp, signIn, until } from './gatehouse.mjs';
+import { App, allow, box, deny, launch, owner, serve, setUp, signIn, timeout, until } from './gatehouse.mjs';
 
 let browser;
 before(async () => { browser = await launch(); });
 after(() => browser?.close());
 
 for (const javaScriptEnabled of [true, false]) {
-  describe(`with script ${javaScriptEnabled ? 'on' : 'off'}`, () => {
+  describe(`with script ${javaScriptEnabled ? 'on' : 'off'}`, { timeout }, () => {
     let gatehouse, app, person, page;
 
     // asked brings a signed-in person to the question.
@@ -24,12 +24,8 @@ for (const javaScriptEnabled of [true, false]) {
       person = await browser.person({ javaScriptEnabled });
     });
     beforeEach(async () => { page = await person.newPage(); });
-    afterEach(async () => {
-      assert.deepEqual(person.blocked, [], 'a page needs what its policy blocks');
-      await page.close();
-    });
+    afterEach(() => { assert.deepEqual(person.blocked, [], 'a page needs what its policy blocks'); });
     after(async () => {
-      await person?.close();
       await app?.stop();
       await gatehouse?.stop();
     });
@@ -136,7 +132,6 @@ for (const javaScriptEnabled of [true, false]) {
       await second.goto(app.address());
       await deny(second).click();
       assert.equal((await app.answer(second)).error, 'access_denied');
-      await second.close();
       app.state = first.state;
       await deny(page).click();
       assert.equal((await app.answer(page)).error, 'access_denied');
@@ -144,7 +139,7 @@ for (const javaScriptEnabled of [true, false]) {
   });
 }
 
-describe('around the question', () => {
+describe('around the question', { timeout }, () => {
   let gatehouse, app, person, page;
   before(async () => {
     gatehouse = await serve();
@@ -155,12 +150,9 @@ describe('around the question', () => {
     await page.goto(gatehouse.base + '/login');
     await signIn(gatehouse, page);
     await page.getByRole('heading', { name: 'You are signed in' }).waitFor();
-    await page.close();
   });
   beforeEach(async () => { page = await person.newPage(); });
-  afterEach(() => page.close());
   after(async () => {
-    await person?.close();
     await app?.stop();
     await gatehouse?.stop();
   });
@@ -186,8 +178,6 @@ describe('around the question', () => {
     if (await button.isVisible()) await button.click();
     await second.getByRole('heading', { level: 1 }).waitFor();
     assert.equal(await second.getByText('You are signed in').count(), 0);
-    await stranger.close();
-    await other.close();
   });
 
   test('known and unknown addresses get the same page', async () => {
@@ -199,7 +189,6 @@ describe('around the question', () => {
     await visitor.getByRole('button', { name: 'Print a sign-in link' }).click();
     await visitor.getByRole('heading', { name: 'Look in the server’s log' }).waitFor();
     assert.doesNotMatch(gatehouse.log.slice(mark), /login\/link/);
-    await stranger.close();
   });
 
   test('unknown apps and unregistered addresses get a page here, never a redirect (R305)', async () => {
@@ -220,7 +209,6 @@ describe('around the question', () => {
     await popup.waitForURL(app.redirect + '*');
     assert.equal(await page.evaluate(() => window.p.closed), false);
     assert.ok((await app.answer(popup)).code);
-    await popup.close();
   });
 
   test('the answer is shown only to the browser that was asked', async () => {
@@ -233,7 +221,6 @@ describe('around the question', () => {
     const stranger = await browser.person();
     const answer = await (await stranger.newPage()).goto(page.url());
     assert.ok(!(await answer.text()).includes(code));
-    await stranger.close();
   });
 
   // own are the fields of the form on our own page.

@@ -14,6 +14,9 @@ import { chromium } from 'playwright-core';
 
 export const owner = 'dana@acme.example';
 
+// timeout is for a whole suite, on a machine that does much else beside it.
+export const timeout = 180_000;
+
 // until asks again and again, for ten seconds. Where the answer should come from
 // the server, its log says why it did not.
 export async function until(what, ask, gatehouse) {
@@ -57,7 +60,7 @@ export async function serve() {
   return gatehouse;
 }
 
-// setUp makes the owner, with a browser that is then thrown away.
+// setUp makes the owner, in a profile of its own.
 export async function setUp(gatehouse, browser) {
   const person = await browser.person();
   const page = await person.newPage();
@@ -66,11 +69,11 @@ export async function setUp(gatehouse, browser) {
   await page.getByLabel('Email').fill(owner);
   await page.getByRole('button', { name: 'Become the owner' }).click();
   await page.getByRole('heading', { level: 1, name: 'This server is yours' }).waitFor();
-  await person.close();
 }
 
 // launch starts Debian's Chromium. Its person() is a fresh profile; `blocked` lists
-// what the content security policy stopped on its pages.
+// what the content security policy stopped on its pages. Nothing is closed before
+// the browser is: a page that is closed while it loads may wait for ever.
 export async function launch() {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { mkdir, readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
-import { App, allow, box, deny, launch, owner, serve, signIn } from './gatehouse.mjs';
+import { App, allow, box, deny, launch, owner, serve, signIn, timeout } from './gatehouse.mjs';
 
 const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const shots = new URL('screenshots/', import.meta.url).pathname;
@@ -51,12 +51,12 @@ async function findings() {
 }
 
 // The tests follow one person from the first start, so their order matters.
-test('home before setup', async () => {
+test('home before setup', { timeout }, async () => {
   await page.goto(gatehouse.base + '/');
   await look('home-first');
 });
 
-test('setup, a wrong code, and its end', async () => {
+test('setup, a wrong code, and its end', { timeout }, async () => {
   await page.goto(gatehouse.base + '/setup');
   await look('setup');
   await page.getByLabel('Setup code').fill('AAAA-BBBB-CCCC');
@@ -71,7 +71,7 @@ test('setup, a wrong code, and its end', async () => {
   await look('setup-done');
 });
 
-test('sign-in, its answer, the link, and the end', async () => {
+test('sign-in, its answer, the link, and the end', { timeout }, async () => {
   const mark = gatehouse.log.length;
   await page.goto(gatehouse.base + '/login');
   await look('sign-in');
@@ -86,12 +86,12 @@ test('sign-in, its answer, the link, and the end', async () => {
   await look('signed-in');
 });
 
-test('home', async () => {
+test('home', { timeout }, async () => {
   await page.goto(gatehouse.base + '/');
   await look('home');
 });
 
-test('sign-in while an app waits', async () => {
+test('sign-in while an app waits', { timeout }, async () => {
   const known = page;
   const stranger = await browser.person();
   page = await stranger.newPage();
@@ -100,11 +100,10 @@ test('sign-in while an app waits', async () => {
   await look('sign-in-waiting');
   await signIn(gatehouse, page);
   await deny(page).waitFor();
-  await stranger.close();
   page = known;
 });
 
-test('consent, hand-back and what was decided', async () => {
+test('consent, hand-back and what was decided', { timeout }, async () => {
   await page.goto(app.address());
   await look('consent');
   for (const tools of await page.locator('summary').all()) await tools.click();
@@ -123,7 +122,7 @@ test('consent, hand-back and what was decided', async () => {
   await look('already-allowed');
 });
 
-test('not allowed', async () => {
+test('not allowed', { timeout }, async () => {
   await page.goto(app.address());
   await deny(page).click();
   await app.answer(page);
@@ -132,7 +131,7 @@ test('not allowed', async () => {
   await look('not-allowed');
 });
 
-test('an app with a long and hostile name', async () => {
+test('an app with a long and hostile name', { timeout }, async () => {
   const name = `<script>alert(1)</script>\u202e${'W'.repeat(60)}`;
   const rude = await App.start(gatehouse, name).catch((e) => { assert.match(e.message, /invalid_client_metadata/); });
   if (!rude) return; // refused at the door
@@ -141,7 +140,7 @@ test('an app with a long and hostile name', async () => {
   await rude.stop();
 });
 
-test('errors', async () => {
+test('errors', { timeout }, async () => {
   for (const [name, address] of Object.entries({
     'error-client': app.address({ client_id: 'nobody' }),
     'error-redirect': app.address({ redirect_uri: app.origin + '/elsewhere' }),

@@ -40,6 +40,10 @@ for (const way of ways) {
     assert.ok(person.client.client_id, 'it registered')
     assert.equal(person.tokens().scope, way.scope)
 
+    // Who has a token learns that there is no stream to open; a stranger does not.
+    const stream = await fetch(house.url + way.path, { headers: { authorization: `Bearer ${person.tokens().access_token}`, accept: 'text/event-stream' } })
+    assert.equal(stream.status, 405)
+
     const { tools } = await client.listTools()
     const names = tools.map(tool => tool.name)
     assert.ok(names.includes(`${way.prefix}echo`), names.join(' '))

@@ -16,11 +16,20 @@ import (
 // that remembers what it was sent.
 type Upstream struct {
 	URL string
-	// Call answers tools/call in place of the usual answer. Set it before the call.
-	Call func(w http.ResponseWriter, r *http.Request, m mcp.Message)
 
 	mu       sync.Mutex
+	answer   Answering
 	received []Received
+}
+
+// Answering answers a request.
+type Answering func(w http.ResponseWriter, r *http.Request, m mcp.Message)
+
+// Answer makes f answer tools/call from now on; nil stands for the usual answer.
+func (u *Upstream) Answer(f Answering) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.answer = f
 }
 
 // Received is a message as it arrived.
@@ -54,6 +63,7 @@ func (u *Upstream) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	u.mu.Lock()
 	u.received = append(u.received, Received{r.Header.Clone(), m})
+	answer := u.answer
 	u.mu.Unlock()
 	switch {
 	case !m.IsRequest():
@@ -62,8 +72,8 @@ func (u *Upstream) serve(w http.ResponseWriter, r *http.Request) {
 		Reply(w, m, `{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"fixture","version":"1"}}`)
 	case m.Method == "tools/list":
 		Reply(w, m, upstreamTools)
-	case u.Call != nil:
-		u.Call(w, r, m)
+	case answer != nil:
+		answer(w, r, m)
 	default:
 		Reply(w, m, `{"content":[{"type":"text","text":"did `+mcp.Text(m.Params, "name")+`"}],"x-odd":1.0}`)
 	}

@@ -55,7 +55,7 @@ type ConsentView struct {
 	CSRF    string
 	Client  Client
 	Asked   time.Duration // ago
-	From    string        // address that the question came from
+	From    string        // where the question came from; empty if that is not known
 	User    string        // who is signed in
 	Switch  string        // own path on which somebody else signs in
 	Fault   string        // why the last answer did not count, as a sentence
