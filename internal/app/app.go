@@ -237,7 +237,7 @@ func (h *house) open(ctx context.Context, listeners []net.Listener, socket net.L
 
 func (h *house) server(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler: timely(handler), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: timely(bodyTime, handler), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelWarn),
 	}
 }

@@ -180,13 +180,13 @@ func guard(hosts []string, h http.Handler) http.Handler {
 // bodyTime is how long the body of a request may take to arrive.
 const bodyTime = 30 * time.Second
 
-// timely gives up on callers that send their body too slowly, so that they
+// timely gives up on callers whose body takes longer than limit, so that they
 // cannot hold memory. Answers may take as long as they like.
-func timely(h http.Handler) http.Handler {
+func timely(limit time.Duration, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body != nil && r.Body != http.NoBody {
 			rc := http.NewResponseController(w)
-			if err := rc.SetReadDeadline(time.Now().Add(bodyTime)); err == nil {
+			if err := rc.SetReadDeadline(time.Now().Add(limit)); err == nil {
 				r.Body = timelyBody{r.Body, rc}
 			}
 		}
@@ -194,7 +194,8 @@ func timely(h http.Handler) http.Handler {
 	})
 }
 
-// timelyBody lifts the deadline once the body has been read or has failed.
+// timelyBody lifts the deadline once the body is there. After a failure it stays:
+// the server would otherwise wait for the rest before it hangs up.
 type timelyBody struct {
 	io.ReadCloser
 	rc *http.ResponseController
@@ -202,7 +203,7 @@ type timelyBody struct {
 
 func (b timelyBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
+	if err == io.EOF {
 		_ = b.rc.SetReadDeadline(time.Time{}) // the connection is gone
 	}
 	return n, err

@@ -83,7 +83,7 @@ func TestTwoNodesAreOneServer(t *testing.T) {
 	up := apptest.NewUpstream(t)
 	a.Add("fix", up)
 	read := func() apptest.Answer { return b.Tool(tokens.Access, "fix_read", "{}") }
-	eventually(t, 4*time.Second, "callable at the other node", read, says(http.StatusOK, "did read"))
+	eventually(t, 6*time.Second, "callable at the other node", read, says(http.StatusOK, "did read"))
 	if answer := b.Get("/.well-known/oauth-protected-resource/s/fix/mcp"); !strings.Contains(answer.Text, `"resource":"`+a.URL+`/s/fix/mcp"`) {
 		t.Errorf("its endpoint there: %d %s", answer.StatusCode, answer.Text)
 	}
@@ -94,7 +94,7 @@ func TestTwoNodesAreOneServer(t *testing.T) {
 		t.Errorf("removed at the other node: %d %s", answer.StatusCode, answer.Text)
 	}
 	gone := func() apptest.Answer { return a.Tool(tokens.Access, "fix_read", "{}") }
-	eventually(t, 4*time.Second, "withdrawn at the first", gone, says(http.StatusOK, "TOOL_UNKNOWN"))
+	eventually(t, 6*time.Second, "withdrawn at the first", gone, says(http.StatusOK, "TOOL_UNKNOWN"))
 
 	// Attack 81, with the verdict in the other node's memory.
 	a.Form("/oauth/revoke", url.Values{"client_id": {client}, "token": {tokens.Refresh}})

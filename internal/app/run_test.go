@@ -137,6 +137,9 @@ func TestSocketIsTheOwners(t *testing.T) {
 				t.Errorf("%d %s", a.StatusCode, a.Text)
 			}
 			entries, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
 			for _, e := range entries {
 				if strings.HasPrefix(e.Name(), ".") {
 					t.Errorf("%s is left behind", e.Name())

@@ -168,15 +168,17 @@ func TestManyRefreshAtOnce(t *testing.T) {
 		if got := statuses(answers); got[http.StatusOK] != 64 {
 			t.Fatalf("%v", got)
 		}
+		all := make([]oauth.TokenResponse, len(answers))
 		for i, a := range answers {
-			var each oauth.TokenResponse
-			a.JSON(t, &each)
-			if !h.works(each.AccessToken) {
+			a.JSON(t, &all[i])
+		}
+		for i, works := range together(len(all), func(i int) bool { return h.works(all[i].AccessToken) }) {
+			if !works {
 				t.Errorf("access token %d does not work", i)
 			}
-			if i%16 == 0 {
-				h.refresh(client, each.RefreshToken)
-			}
+		}
+		for i := 0; i < len(all); i += 16 {
+			h.refresh(client, all[i].RefreshToken)
 		}
 		if n := h.count(`SELECT count(*) FROM token_family WHERE revoked_at IS NOT NULL`); n > 0 {
 			t.Error("the family was revoked")

@@ -106,10 +106,10 @@ func inTheWayOnPostgres(err error) bool {
 		return false
 	}
 	switch pg.Code {
-	case "40001", "40P01":
+	case "40001", "40P01", "42P07", "42710":
 		return true
-	case "23505", "42P07":
-		return strings.HasPrefix(pg.ConstraintName, "pg_") || pg.Code == "42P07"
+	case "23505":
+		return strings.HasPrefix(pg.ConstraintName, "pg_")
 	}
 	return false
 }

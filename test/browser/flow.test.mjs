@@ -228,7 +228,7 @@ describe('around the question', { timeout }, () => {
 
   // Attack 60. The forms carry what our own pages would send, so that only where
   // they come from is wrong.
-  for (const action of ['/login', '/login/link', '/consent', '/setup']) {
+  for (const action of ['/login', '/login/link', '/consent', '/setup', '/logout']) {
     for (const host of ['127.0.0.1', 'localhost']) {
       test(`a form on a foreign page at ${host} that posts to ${action} is refused`, async () => {
         await page.goto(action === '/consent' ? app.address() : gatehouse.base + '/login?switch=1');

@@ -77,7 +77,9 @@ func (b *Browser) SetUp() {
 	if a := b.Submit("/setup", form); a.StatusCode != http.StatusOK {
 		b.t.Fatalf("setup: %d %s", a.StatusCode, a.Text)
 	}
-	b.UseLink()
+	if a := b.UseLink(); a.StatusCode != http.StatusOK {
+		b.t.Fatalf("sign-in: %d %s", a.StatusCode, a.Text)
+	}
 }
 
 // Link waits for the last sign-in link in the log.
