@@ -24,8 +24,8 @@ arguments are one JSON object: as text, @FILE, or - for stdin.
 What the tool answers goes to stdout, also when it answers that it failed; then
 the exit code is 5.`,
 		Example: `  gatehouse call echo message=hello
-  gatehouse call billing refund_payment payment_id=pay_8841 amount_cents=1200
-  gatehouse call billing search --args '{"filter":{"year":2026}}'`,
+  gatehouse call tickets close_ticket id=8841
+  gatehouse call tickets search --args '{"filter":{"year":2026}}'`,
 		Args: needs(1, -1, "the name of a tool"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, pairs := splitCall(args)

@@ -43,7 +43,7 @@ func (c *cli) addCommand() *cobra.Command {
 		Long: `Put an MCP server behind the gateway: one that is reached over HTTP, or a
 program that the gateway starts and talks to over stdio. Its tools are read
 and kept as they are now.`,
-		Example: `  gatehouse add billing https://billing.internal/mcp
+		Example: `  gatehouse add tickets https://tickets.internal/mcp
   gatehouse add time -- uvx mcp-server-time
   gatehouse add files --env LOG=quiet -- npx -y some-server /srv/files`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -168,7 +168,7 @@ func (c *cli) serversCommand() *cobra.Command {
 	cmd := c.onServer(&cobra.Command{
 		Use:     "servers",
 		Short:   "List the MCP servers behind the gateway",
-		Example: "  gatehouse servers\n  gatehouse servers -o json\n  gatehouse servers remove billing",
+		Example: "  gatehouse servers\n  gatehouse servers -o json\n  gatehouse servers remove tickets",
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -190,7 +190,7 @@ func (c *cli) serversCommand() *cobra.Command {
 	cmd.AddCommand(c.onServer(&cobra.Command{
 		Use:     "remove NAME",
 		Short:   "Take a server away, with its tools",
-		Example: "  gatehouse servers remove billing",
+		Example: "  gatehouse servers remove tickets",
 		Args:    needs(1, 1, "the name of a server"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var out map[string]any

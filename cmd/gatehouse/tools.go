@@ -27,8 +27,8 @@ func (c *cli) toolsCommand() *cobra.Command {
 		Long: `List the tools you may call. NAME is that of a server behind the gateway, or
 of a tool.`,
 		Example: `  gatehouse tools
-  gatehouse tools billing
-  gatehouse tools billing refund_payment
+  gatehouse tools tickets
+  gatehouse tools tickets close_ticket
   gatehouse tools --server https://mcp.vendor.example/mcp -o json`,
 		Args: needs(0, 2, "a server and a tool"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -129,6 +129,7 @@ func TestDeclarations(t *testing.T) {
 // Whoever reviews the rights reads this file: who may call what, and if not, why
 // (R508–R510, R704). What is listed can be called, and nothing else.
 func TestWhoMayCallWhat(t *testing.T) {
+	t.Parallel()
 	h := furnished(t)
 	h.addFixture(t)
 	var b strings.Builder

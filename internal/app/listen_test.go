@@ -48,6 +48,7 @@ const head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
 
 // Who sends slowly is answered and hung up on, and not waited for.
 func TestSlowSenderIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
 	address, _ := slowly(t)
 	for name, begin := range map[string]string{"nothing": head, "a part": head + "he"} {
 		conn := dial(t, address)
@@ -65,6 +66,7 @@ func TestSlowSenderIsNotWaitedFor(t *testing.T) {
 // Who has sent everything may wait as long as it takes, ask again on the same
 // connection, and is missed when it goes away.
 func TestSlowAnswerIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	address, gone := slowly(t)
 	conn := dial(t, address)
 	in := bufio.NewReader(conn)

@@ -17,6 +17,7 @@ import (
 // the next start, once. Where nodes share a database it may be under way at
 // another one, so it is left alone.
 func TestCallsThatWereCutOff(t *testing.T) {
+	t.Parallel()
 	for engine, tt := range map[string]struct {
 		address func(testing.TB) string
 		want    string

@@ -27,6 +27,7 @@ var renamed = fault{"renamed", []string{`ALTER TABLE audit_event RENAME TO away`
 // world is forwarded, every caller hears that it is not done, and the server goes
 // on once the log is back (R1013).
 func TestNothingHappensWhileTheLogIsUnwritable(t *testing.T) {
+	t.Parallel()
 	lite := fault{
 		"raising", []string{`CREATE TRIGGER refuse BEFORE INSERT ON audit_event BEGIN SELECT RAISE(ABORT, 'disk on fire'); END`},
 		[]string{`DROP TRIGGER refuse`},

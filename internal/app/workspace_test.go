@@ -172,6 +172,7 @@ func (s schema) argumentsWith(id string) []string {
 // R520: whatever of another workspace a caller names, in whatever argument of
 // whatever tool, nothing of that workspace is shown or changed.
 func TestNamesOfAnotherWorkspaceOpenNothing(t *testing.T) {
+	t.Parallel()
 	var called atomic.Int32
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)

@@ -170,7 +170,7 @@ func TestTheSetupCodeExpiresAndIsReplaced(t *testing.T) {
 	h := start(t)
 	b := h.Browser()
 	old := h.code()
-	left := time.UnixMicro(int64(h.count(`SELECT expires_at FROM setup_code`))).Sub(time.Now())
+	left := time.Until(time.UnixMicro(int64(h.count(`SELECT expires_at FROM setup_code`))))
 	if left > authn.SetupLife || left < authn.SetupLife-time.Minute || authn.SetupLife != 30*time.Minute {
 		t.Errorf("it lives %v", left)
 	}

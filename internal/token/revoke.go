@@ -28,7 +28,7 @@ type revocations struct {
 // RevokeFamily revokes a family and all its tokens. Revoking it again changes
 // nothing.
 func (t *Tokens) RevokeFamily(tx *store.Tx, id, reason string) error {
-	won, err := tx.One(`UPDATE token_family SET revoked_at = $1, reason = $2 WHERE id = $3 AND revoked_at IS NULL`, //workspace: by id
+	won, err := tx.One(`UPDATE token_family SET revoked_at = $1, reason = $2 WHERE id = $3 AND revoked_at IS NULL`,
 		tx.Now, reason, id)
 	if err != nil || !won {
 		return err

@@ -109,24 +109,21 @@ func remove(tx *store.Tx, workspace, name string) (bool, error) {
 // taken reports whether any workspace has a server of this name: names are
 // unique per instance.
 func taken(ctx context.Context, db *store.DB, name string) (bool, error) {
-	var workspace string
+	var n int
 	err := db.View(ctx, func(tx *store.Tx) error {
-		return tx.QueryRow(`SELECT workspace FROM upstream WHERE name = $1`, name).Scan(&workspace)
+		return tx.QueryRow(`SELECT count(*) FROM upstream WHERE name = $1`, name).Scan(&n)
 	})
-	if err == sql.ErrNoRows {
-		return false, nil
-	}
-	return err == nil, err
+	return n > 0, err
 }
 
 // ids are those of all servers of every workspace.
 func ids(tx *store.Tx) (map[string]bool, error) {
 	return collect(tx, map[string]bool{}, func(rows *sql.Rows, all map[string]bool) (map[string]bool, error) {
-		var id, workspace string
-		err := rows.Scan(&id, &workspace)
+		var id string
+		err := rows.Scan(&id)
 		all[id] = true
 		return all, err
-	}, `SELECT id, workspace FROM upstream`)
+	}, `SELECT id FROM upstream`)
 }
 
 // read is the server with this id and its pinned tools.
