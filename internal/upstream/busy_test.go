@@ -22,9 +22,12 @@ func TestBusyChildMayReadLate(t *testing.T) {
 			for i := range calls {
 				c.waiting[int64(i)] = &waiter{}
 			}
-			read := make(chan int)
+			begin, read := make(chan struct{}), make(chan int)
+			if name == "busy" {
+				time.AfterFunc(100*time.Millisecond, func() { close(begin) })
+			}
 			go func() {
-				time.Sleep(100 * time.Millisecond)
+				<-begin
 				total, buf := 0, make([]byte, 64<<10)
 				for total < 300_000 {
 					n, err := in.Read(buf)
@@ -39,6 +42,9 @@ func TestBusyChildMayReadLate(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 			_ = out.Close()
+			if name == "stuck" {
+				close(begin)
+			}
 			if n := <-read; name == "busy" && n != 300_000 {
 				t.Errorf("%d bytes arrived", n)
 			}
