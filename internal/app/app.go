@@ -39,14 +39,6 @@ const drain = 25 * time.Second
 
 // Run serves until ctx ends. What people read goes to out.
 func Run(ctx context.Context, c Config, out io.Writer) error {
-	err := run(ctx, c, out)
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		return nil // told to end before it served
-	}
-	return err
-}
-
-func run(ctx context.Context, c Config, out io.Writer) error {
 	if err := openDataDir(c.DataDir); err != nil {
 		return err
 	}
@@ -63,16 +55,25 @@ func run(ctx context.Context, c Config, out io.Writer) error {
 	}
 	h, err := furnish(ctx, c, out)
 	if err != nil {
-		return errors.Join(err, closeAll(append(listeners, socket)), remove())
+		return errors.Join(unlessEnded(ctx, err), closeAll(append(listeners, socket)), remove())
 	}
 	stop := h.work(ctx)
 	if err = h.announce(ctx, out); err == nil {
 		err = h.open(ctx, listeners, socket)
 	} else {
-		err = errors.Join(err, closeAll(append(listeners, socket)))
+		err = errors.Join(unlessEnded(ctx, err), closeAll(append(listeners, socket)))
 	}
 	stop()
 	return errors.Join(err, remove(), h.db.Close())
+}
+
+// unlessEnded is err, except where we were told to end before we served: then it
+// only says that what was under way was cut off.
+func unlessEnded(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 func closeAll(listeners []net.Listener) (err error) {

@@ -17,19 +17,23 @@ const Other = "other"
 // different counts are kept between two flushes.
 const maxStrangers = 256
 
-// strangers counts refusals of callers that nobody knows.
+// strangers counts what callers that nobody knows were refused and allowed.
 type strangers struct {
 	mu     sync.Mutex
 	counts map[stranger]int64
 }
 
-type stranger struct{ reason, prefix string }
+type stranger struct {
+	outcome        Outcome
+	reason, prefix string
+}
 
-// Stranger counts the refusal of a caller that did not prove who it is. reason
-// is a problem code, prefix is from Prefix. Counts are recorded once a minute,
-// so that strangers cannot fill the disk; see Run.
-func (l *Log) Stranger(reason, prefix string) {
-	l.strangers.add(stranger{reason, prefix}, 1)
+// Stranger counts how a request of a caller ended that did not prove who it is:
+// Denied, or Allowed where anyone may. reason says what it was, prefix is from
+// Prefix. Counts are recorded once a minute, so that strangers cannot fill the
+// disk; see Run.
+func (l *Log) Stranger(outcome Outcome, reason, prefix string) {
+	l.strangers.add(stranger{outcome, reason, prefix}, 1)
 }
 
 // add keeps at most maxStrangers single counts, one of other addresses for each
@@ -40,7 +44,7 @@ func (s *strangers) add(who stranger, n int64) {
 	if s.counts == nil {
 		s.counts = map[stranger]int64{}
 	}
-	others := stranger{who.reason, Other}
+	others := stranger{who.outcome, who.reason, Other}
 	for _, key := range []stranger{who, others} {
 		limit := maxStrangers
 		if key == others {
@@ -51,7 +55,7 @@ func (s *strangers) add(who stranger, n int64) {
 			return
 		}
 	}
-	s.counts[stranger{Other, Other}] += n
+	s.counts[stranger{who.outcome, Other, Other}] += n
 }
 
 func (s *strangers) take() map[stranger]int64 {
@@ -74,7 +78,7 @@ func (l *Log) Run(ctx context.Context) error {
 			return l.flush(context.WithoutCancel(ctx))
 		case <-ticker.C:
 			if err := l.flush(ctx); err != nil && ctx.Err() == nil {
-				slog.ErrorContext(ctx, "refusals of strangers could not be recorded yet", "error", err)
+				slog.ErrorContext(ctx, "what strangers did could not be recorded yet", "error", err)
 			}
 		}
 	}
@@ -88,12 +92,12 @@ func (l *Log) flush(ctx context.Context) error {
 	events := make([]Event, 0, len(counts))
 	for who, n := range counts {
 		events = append(events, Event{
-			Workspace: System, Actor: "anonymous", Action: "stranger.refuse", Outcome: Denied, Code: who.reason,
+			Workspace: System, Actor: "anonymous", Action: "stranger", Outcome: who.outcome, Target: who.reason,
 			Detail: map[string]string{"address": who.prefix, "count": strconv.FormatInt(n, 10)},
 		})
 	}
 	slices.SortFunc(events, func(a, b Event) int {
-		return slices.Compare([]string{a.Code, a.Detail["address"]}, []string{b.Code, b.Detail["address"]})
+		return slices.Compare([]string{a.Target, a.Detail["address"]}, []string{b.Target, b.Detail["address"]})
 	})
 	err := l.Write(ctx, events...)
 	if err != nil {

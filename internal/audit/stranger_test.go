@@ -16,10 +16,10 @@ import (
 func counted(t *testing.T, l *Log) (found []string) {
 	t.Helper()
 	for _, e := range events(t, l, System) {
-		if e.Action != "stranger.refuse" || e.Outcome != Denied || e.Actor != "anonymous" {
+		if e.Action != "stranger" || e.Outcome != Denied || e.Actor != "anonymous" {
 			t.Errorf("event %+v", e)
 		}
-		found = append(found, strings.Join([]string{e.Code, e.Detail["address"], e.Detail["count"]}, " "))
+		found = append(found, strings.Join([]string{e.Target, e.Detail["address"], e.Detail["count"]}, " "))
 	}
 	return found
 }
@@ -41,10 +41,10 @@ func TestStrangersAreCountedOnceAMinute(t *testing.T) {
 		l := open(t, storetest.Open(t, storetest.SQLite(t)))
 		stop := run(t, l)
 		for range 1000 {
-			l.Stranger("TOKEN_MISSING", "192.0.2.0/24")
+			l.Stranger(Denied, "TOKEN_MISSING", "192.0.2.0/24")
 		}
-		l.Stranger("TOKEN_EXPIRED", "192.0.2.0/24")
-		l.Stranger("TOKEN_EXPIRED", "198.51.100.0/24")
+		l.Stranger(Denied, "TOKEN_EXPIRED", "192.0.2.0/24")
+		l.Stranger(Denied, "TOKEN_EXPIRED", "198.51.100.0/24")
 		time.Sleep(59 * time.Second)
 		if got := counted(t, l); got != nil {
 			t.Errorf("before a minute: %q", got)
@@ -58,7 +58,7 @@ func TestStrangersAreCountedOnceAMinute(t *testing.T) {
 		if got := counted(t, l); len(got) != 3 {
 			t.Errorf("silence was recorded: %q", got)
 		}
-		l.Stranger("TOKEN_MISSING", "192.0.2.0/24")
+		l.Stranger(Denied, "TOKEN_MISSING", "192.0.2.0/24")
 		if err := stop(); err != nil {
 			t.Error(err)
 		}
@@ -75,9 +75,9 @@ func TestStrangersAreKeptUntilTheyAreRecorded(t *testing.T) {
 		l := open(t, storetest.Open(t, storetest.SQLite(t)))
 		stop := run(t, l)
 		exec(t, l, `ALTER TABLE audit_event RENAME TO gone`)
-		l.Stranger("TOKEN_MISSING", "192.0.2.0/24")
+		l.Stranger(Denied, "TOKEN_MISSING", "192.0.2.0/24")
 		time.Sleep(90 * time.Second)
-		l.Stranger("TOKEN_MISSING", "192.0.2.0/24")
+		l.Stranger(Denied, "TOKEN_MISSING", "192.0.2.0/24")
 		exec(t, l, `ALTER TABLE gone RENAME TO audit_event`)
 		if err := stop(); err != nil {
 			t.Error(err)
@@ -93,7 +93,7 @@ func TestShutdownSaysWhatCouldNotBeRecorded(t *testing.T) {
 		l := open(t, storetest.Open(t, storetest.SQLite(t)))
 		stop := run(t, l)
 		exec(t, l, `DROP TABLE audit_event`)
-		l.Stranger("TOKEN_MISSING", "192.0.2.0/24")
+		l.Stranger(Denied, "TOKEN_MISSING", "192.0.2.0/24")
 		if err := stop(); err == nil {
 			t.Error("the last counts were lost in silence")
 		}
@@ -106,8 +106,8 @@ func TestStrangersAreBounded(t *testing.T) {
 	var s strangers
 	const many = 5 * maxStrangers
 	for i := range many {
-		s.add(stranger{"TOKEN_MISSING", fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)}, 1)
-		s.add(stranger{fmt.Sprint("REASON_", i), "192.0.2.0/24"}, 1)
+		s.add(stranger{Denied, "TOKEN_MISSING", fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)}, 1)
+		s.add(stranger{Denied, fmt.Sprint("REASON_", i), "192.0.2.0/24"}, 1)
 	}
 	counts := s.take()
 	if len(counts) > 2*maxStrangers+1 {
@@ -117,7 +117,7 @@ func TestStrangersAreBounded(t *testing.T) {
 	for _, n := range counts {
 		sum += n
 	}
-	if sum != 2*many || counts[stranger{"TOKEN_MISSING", Other}] == 0 || counts[stranger{Other, Other}] == 0 {
+	if sum != 2*many || counts[stranger{Denied, "TOKEN_MISSING", Other}] == 0 || counts[stranger{Denied, Other, Other}] == 0 {
 		t.Errorf("%d refusals counted, want %d", sum, 2*many)
 	}
 }

@@ -25,7 +25,7 @@ const maxCommit = 10 * time.Second
 // more costs each of them less than a commit of their own would.
 const (
 	crowd  = 4
-	gather = 300 * time.Microsecond
+	gather = 100 * time.Microsecond
 )
 
 var errInside = errors.New("audit: Write was called inside a transaction; Append belongs there")

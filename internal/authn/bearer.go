@@ -36,7 +36,7 @@ var (
 func (a *Authn) Bearer(r *http.Request, resource string) (principal.Principal, error) {
 	p, err := a.bearer(r.Context(), r.Header.Values("Authorization"), resource)
 	if problem.Is(err, TokenInvalid) {
-		a.Audit.Stranger("bearer token refused: "+problem.From(err).Cause.Error(), audit.Prefix(r.RemoteAddr))
+		a.Audit.Stranger(audit.Denied, "bearer token refused: "+problem.From(err).Cause.Error(), audit.Prefix(r.RemoteAddr))
 	}
 	return p, err
 }

@@ -44,7 +44,7 @@ func (a *Authn) SendLink(r *http.Request, email, flow, ref string) error {
 			return err
 		}
 		if !found {
-			a.Audit.Stranger("sign-in asked for an unknown address", audit.Prefix(r.RemoteAddr))
+			a.Audit.Stranger(audit.Denied, "sign-in asked for an unknown address", audit.Prefix(r.RemoteAddr))
 			return nil
 		}
 		letter, err = a.link(tx, m, flow, ref)

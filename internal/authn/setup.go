@@ -91,7 +91,7 @@ func (a *Authn) SetUp(r *http.Request, code, email, flow, ref string) error {
 			return err
 		}
 		if !open || !spent {
-			a.Audit.Stranger("setup with a wrong code", audit.Prefix(r.RemoteAddr))
+			a.Audit.Stranger(audit.Denied, "setup with a wrong code", audit.Prefix(r.RemoteAddr))
 			refused := SetupRefused.New("the setup code is not accepted")
 			if spent {
 				return refused // the code was right but closed: spend nothing

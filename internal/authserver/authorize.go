@@ -156,7 +156,7 @@ func (s *Server) known(asked []string) []string {
 	return slices.DeleteFunc(slices.Clone(asked), func(scope string) bool { return !slices.Contains(exist, scope) })
 }
 
-// begin parks the authorization and takes its first step.
+// begin parks the authorization and leads to its first step.
 func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth.AuthorizeRequest) error {
 	if s.Dev {
 		return s.approve(w, r, f)
@@ -179,11 +179,14 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
 			f.ID, f.Ref, f.browser, f.Client.ID, f.Redirect, f.State, f.Challenge, strings.Join(f.Scopes, " "), f.Audience.URL,
 			f.From, tx.Now, tx.Now+FlowLife.Microseconds())
-		f.Created = tx.Now
 		return err
 	})
 	if err != nil {
 		return err
+	}
+	if b.SignedIn() { // the question has an address of its own: Back finds what was decided
+		sendTo(w, "/consent/"+f.ID)
+		return nil
 	}
 	return s.next(w, r, b, f)
 }

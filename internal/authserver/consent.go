@@ -59,8 +59,10 @@ func (s *Server) question(b authn.Browser, f flow, fault string) Ask {
 // person may use, at the endpoint the token is for. REST belongs to the common
 // endpoint, so there the control plane's tools count as well.
 func (s *Server) covered(m identity.Member, f flow) []tool.Tool {
+	p := m.Principal()
+	p.Scopes = f.Scopes
 	var tools []tool.Tool
-	for _, t := range s.Registry.Covered(m.Rank, f.Scopes) {
+	for _, t := range s.Registry.Covered(p) {
 		if f.Audience.Origin == "" || f.Audience.Offers(t) {
 			tools = append(tools, t)
 		}

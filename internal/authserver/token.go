@@ -74,7 +74,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 	})
 	if err != nil {
 		if e, ok := asOAuth(err); ok && e.Status < http.StatusInternalServerError {
-			s.Audit.Stranger("token request refused: "+e.Code, audit.Prefix(r.RemoteAddr))
+			s.Audit.Stranger(audit.Denied, "token request refused: "+e.Code, audit.Prefix(r.RemoteAddr))
 		}
 		return err
 	}

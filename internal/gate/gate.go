@@ -139,6 +139,8 @@ func (g *Gate) decide(ctx context.Context, c Call) (tool.Tool, error) {
 func (g *Gate) ever(ctx context.Context, c Call, t tool.Tool) error {
 	p := c.Principal
 	switch {
+	case t.ForeignTo(p):
+		return unknown(c)
 	case max(p.Rank, principal.Anyone) < t.MayCall():
 		if p.Kind == principal.Anonymous {
 			return unknown(c)
@@ -215,7 +217,7 @@ func gone(ctx context.Context, err error) error {
 // Strangers are counted: they cannot fill the log.
 func (g *Gate) refused(ctx context.Context, c Call, err error) error {
 	if c.Principal.Kind == principal.Anonymous {
-		g.Audit.Stranger("tool call refused: "+problem.From(err).Name, audit.Prefix(c.Remote))
+		g.Audit.Stranger(audit.Denied, "tool call refused: "+problem.From(err).Name, audit.Prefix(c.Remote))
 		return err
 	}
 	e := event(c)
@@ -232,7 +234,7 @@ func (g *Gate) inside(ctx context.Context, c Call, t tool.Tool, e audit.Event) (
 	began := time.Now()
 	recorded := c.Principal.Kind == principal.Anonymous
 	if recorded {
-		g.Audit.Stranger("tool called: "+c.Name, audit.Prefix(c.Remote))
+		g.Audit.Stranger(audit.Allowed, "tool called: "+c.Name, audit.Prefix(c.Remote))
 	}
 	err = gone(ctx, g.DB.Do(ctx, func(tx *store.Tx) error {
 		err := safely(func() (err error) {

@@ -181,8 +181,12 @@ func TestStrangersAreCountedNotRecorded(t *testing.T) {
 	if err := f.Audit.Run(ended); err != nil { // writes down what was counted
 		t.Fatal(err)
 	}
-	if got := outcomes(f.events(audit.System)); strings.Count(got, ",") != 1 || !strings.Contains(got, "SIGN_IN_NEEDED") || !strings.Contains(got, "greet_all") {
-		t.Errorf("recorded %s", got)
+	var got []string
+	for _, e := range f.events(audit.System) {
+		got = append(got, string(e.Outcome)+" "+e.Target)
+	}
+	if want := []string{"denied tool call refused: SIGN_IN_NEEDED", "allowed tool called: greet_all"}; !slices.Equal(got, want) {
+		t.Errorf("recorded %q", got)
 	}
 }
 

@@ -122,13 +122,12 @@ func (r *Registry) Scopes() []string {
 	return slices.Sorted(maps.Keys(set))
 }
 
-// Covered are the tools that somebody of this rank may call with these scopes,
-// through an app. The consent page shows them.
-func (r *Registry) Covered(rank principal.Rank, scopes []string) []Tool {
-	p := principal.Principal{Rank: rank, Scopes: scopes}
+// Covered are the tools that the principal's rank and scopes let an app call on
+// its behalf. The consent page shows them.
+func (r *Registry) Covered(p principal.Principal) []Tool {
 	var covered []Tool
 	for _, t := range r.All() {
-		if !t.Direct && rank >= t.MayCall() && t.ScopeMet(p) {
+		if !t.Direct && !t.ForeignTo(p) && p.Rank >= t.MayCall() && t.ScopeMet(p) {
 			covered = append(covered, t)
 		}
 	}

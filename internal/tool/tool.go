@@ -86,11 +86,18 @@ type Request struct {
 	Peer      Peer
 }
 
+// ForeignTo reports whether the tool belongs to another workspace than the
+// principal's (R520).
+func (t Tool) ForeignTo(p principal.Principal) bool {
+	return t.Workspace != "" && t.Workspace != p.Workspace
+}
+
 // Tool is a declared tool, ready to be called by the gate. Exactly one of Inside
 // and Outside is set.
 type Tool struct {
 	Def
 	Origin     string
+	Workspace  string          // whose tool it is; empty is everybody's
 	Definition json.RawMessage // the entry of tools/list, under the name at its origin
 	Forwarded  bool            // answers are MCP tool results of a server behind us, not plain output
 

@@ -151,7 +151,7 @@ func TestCoveredNeedsRankAndScope(t *testing.T) {
 		{principal.Readonly, nil, ""},
 		{principal.Anyone, []string{"mcp:admin"}, ""},
 	} {
-		if got := names(r.Covered(tt.rank, tt.scopes)); got != tt.want {
+		if got := names(r.Covered(principal.Principal{Rank: tt.rank, Scopes: tt.scopes})); got != tt.want {
 			t.Errorf("%v %v: got %q, want %q", tt.rank, tt.scopes, got, tt.want)
 		}
 	}

@@ -93,7 +93,9 @@ func (s *server) published() []tool.Tool {
 	tools := make([]tool.Tool, 0, len(s.tools))
 	for _, d := range s.tools {
 		def, _ := classify(s.spec.Name, d)
-		tools = append(tools, tool.Forward(def, s.spec.Name, json.RawMessage(d), s.forward(def.Name)))
+		t := tool.Forward(def, s.spec.Name, json.RawMessage(d), s.forward(def.Name))
+		t.Workspace = s.workspace
+		tools = append(tools, t)
 	}
 	return tools
 }
@@ -103,9 +105,6 @@ func (s *server) published() []tool.Tool {
 func (s *server) forward(name string) func(context.Context, tool.Request) (json.RawMessage, error) {
 	quoted := []byte(`"` + name + `"`) // of letters, digits, _ . and -
 	return func(ctx context.Context, r tool.Request) (json.RawMessage, error) {
-		if r.Principal.Workspace != s.workspace {
-			return nil, unknown.New("there is no server %q", s.spec.Name) // R520
-		}
 		params := r.Params
 		if params == nil {
 			params = fmt.Appendf(nil, `{"name":%s,"arguments":%s}`, quoted, cmp.Or(string(r.Args), "{}"))

@@ -136,7 +136,7 @@ func (p *Pages) home(w http.ResponseWriter, r *http.Request, ref string) error {
 		return err
 	}
 	return views.Home(w, http.StatusOK, views.HomeView{
-		Page: p.frame(ref), User: b.Member.Email, Setup: open,
+		Page: p.frame(ref), CSRF: b.FormToken(), User: b.Member.Email, Setup: open,
 		Endpoints: []views.Endpoint{{Name: "All servers", URL: p.Public + "/mcp"}},
 	})
 }

@@ -134,12 +134,10 @@ func Home(w http.ResponseWriter, status int, v HomeView) error {
 // ErrorView says what happened, why, and what to do.
 type ErrorView struct {
 	Page
-	Title     string   // what happened, as a sentence
-	Why       string   // as sentences; may be empty
-	Do        []string // steps, as sentences
-	Code      string   // the rest stands under Details
-	Client    string
-	Parameter string
+	Title string   // what happened, as a sentence
+	Why   string   // as sentences; may be empty
+	Do    []string // steps, as sentences
+	Code  string   // the rest stands under Details
 }
 
 // Error draws an error page (R320). It cannot fail: if its template does, the

@@ -132,7 +132,7 @@ func drawings(t testing.TB, s string) []drawing {
 		{"home signed in", func(w http.ResponseWriter) error { return Home(w, 200, HomeView{Page: p, User: s, CSRF: s}) }},
 		{"error", shown(ErrorView{
 			Page: p, Title: "This app asked to be sent somewhere it didn’t register.", Why: s,
-			Do: []string{"Remove the server in the app and add it again.", s}, Code: "REDIRECT_MISMATCH", Client: s, Parameter: s,
+			Do: []string{"Remove the server in the app and add it again.", s}, Code: "REDIRECT_MISMATCH",
 		})},
 		{"error bare", shown(ErrorView{Page: bare, Title: "There is nothing here."})},
 	}
