@@ -4,9 +4,9 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base64"
 	"net/http"
+	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
@@ -15,11 +15,31 @@ import (
 )
 
 // The cookies. The first names the browser before anybody has signed in and
-// binds forms and waiting authorizations to it; the second is the session.
+// binds forms to it; the second is the session. Each waiting authorization has a
+// cookie of its own, so that several can begin at once in a browser that has
+// been given no name yet.
 const (
 	browserCookie = "__Host-gatehouse-browser"
 	sessionCookie = "__Host-gatehouse-session"
+	flowCookie    = "__Host-gatehouse-"
 )
+
+// Bind gives the browser the key of a waiting authorization, for as long as that
+// may wait.
+func Bind(w http.ResponseWriter, flow token.Split, life time.Duration) {
+	setCookie(w, flowCookie+flow.ID, flow.Token, int(life/time.Second))
+}
+
+// Bound reports whether the request comes from the browser that was given the
+// key of the waiting authorization with this id and this hash of its secret.
+func Bound(r *http.Request, id string, hash []byte) bool {
+	c, err := r.Cookie(flowCookie + id)
+	if err != nil {
+		return false
+	}
+	of, presented, ok := token.Parse("flow_", c.Value)
+	return ok && of == id && presented.Matches(hash)
+}
 
 // A Browser is what a page knows of the browser that asks for it.
 type Browser struct {
@@ -30,17 +50,6 @@ type Browser struct {
 
 // SignedIn reports whether the browser has a session of an active member.
 func (b Browser) SignedIn() bool { return b.Member.ID != "" }
-
-// Hash identifies the browser in the store.
-func (b Browser) Hash() []byte {
-	sum := sha256.Sum256([]byte(b.secret))
-	return sum[:]
-}
-
-// Is reports whether this is the browser with that hash.
-func (b Browser) Is(hash []byte) bool {
-	return b.secret != "" && subtle.ConstantTimeCompare(b.Hash(), hash) == 1
-}
 
 // FormToken goes into every form and comes back with it: another site can
 // neither read nor make it (R1208), and a form shown to one person cannot be

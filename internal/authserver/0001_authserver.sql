@@ -14,7 +14,7 @@ CREATE TABLE client (
 CREATE TABLE flow (
 	id           TEXT PRIMARY KEY,
 	ref          TEXT NOT NULL,
-	browser      BYTEA NOT NULL, -- hash of its cookie
+	browser      BYTEA NOT NULL, -- hash of the key in its cookie
 	client       TEXT NOT NULL REFERENCES client (id),
 	redirect_uri TEXT NOT NULL,
 	state        TEXT NOT NULL,

@@ -14,6 +14,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/token"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
@@ -51,7 +52,7 @@ var (
 // trusted comes back from a form.
 type flow struct {
 	ID, Ref   string
-	browser   []byte
+	browser   []byte // hash of the key that the browser has
 	Client    Client
 	Redirect  string
 	State     string
@@ -82,7 +83,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, ref string) e
 	if fault != nil && req.Unanswerable {
 		return requestUnreadable.New("the app's request is incomplete").WithWhy("%s", fault.Description)
 	}
-	f := flow{ID: store.ID("flow_"), Ref: ref, Redirect: req.RedirectURI, State: req.State, Challenge: req.Challenge, From: host(r.RemoteAddr)}
+	f := flow{Ref: ref, Redirect: req.RedirectURI, State: req.State, Challenge: req.Challenge, From: host(r.RemoteAddr)}
 	if f.Client, err = s.addressee(r.Context(), req); err != nil {
 		return err
 	}
@@ -172,18 +173,20 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth
 		}
 		return s.refuse(w, f, oauth.Errorf(code, "a person has to answer"))
 	}
-	f.browser = b.Hash()
+	handle := token.NewSplit("flow_")
+	f.ID = handle.ID
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
 		_, err := tx.Exec(`INSERT INTO flow
 			(id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from, created_at, expires_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-			f.ID, f.Ref, f.browser, f.Client.ID, f.Redirect, f.State, f.Challenge, strings.Join(f.Scopes, " "), f.Audience.URL,
+			f.ID, f.Ref, handle.Hash, f.Client.ID, f.Redirect, f.State, f.Challenge, strings.Join(f.Scopes, " "), f.Audience.URL,
 			f.From, tx.Now, tx.Now+FlowLife.Microseconds())
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	authn.Bind(w, handle, FlowLife+CodeLife)
 	if b.SignedIn() { // the question has an address of its own: Back finds what was decided
 		sendTo(w, "/consent/"+f.ID)
 		return nil
@@ -233,7 +236,7 @@ func (s *Server) own(w http.ResponseWriter, r *http.Request, id string) (b authn
 			return err
 		})
 	}
-	if err == nil && (!found || !b.Is(f.browser)) {
+	if err == nil && (!found || !authn.Bound(r, f.ID, f.browser)) {
 		err = flowUnknown.New("this request can't be continued here")
 	}
 	return b, f, err

@@ -381,7 +381,7 @@ func TestSignInLeadsBackToTheQuestion(t *testing.T) {
 	b, other := h.Browser(), h.Browser()
 	page := b.Open("/oauth/authorize?" + authorization(h, client, nil).Encode())
 	form := apptest.Fields(page.Text)
-	if !form.Has("flow") || !strings.Contains(page.Text, "is waiting to connect") || len(b.Cookies) != 1 {
+	if !form.Has("flow") || !strings.Contains(page.Text, "is waiting to connect") || len(b.Cookies) != 2 {
 		t.Fatalf("%d %s %v", page.StatusCode, page.Text, b.Cookies)
 	}
 	if a := other.Open("/login?flow=" + form.Get("flow")); apptest.Fields(a.Text).Has("flow") {
@@ -403,6 +403,30 @@ func TestSignInLeadsBackToTheQuestion(t *testing.T) {
 		t.Errorf("the other browser is at %s", a.Request.URL)
 	}
 	shown(t, other.Open("/consent/"+form.Get("flow")), http.StatusForbidden)
+}
+
+// Attack 69: a client that signs in to several servers opens several tabs at
+// once, in a browser that knows us not yet. Each tab gets to its question.
+func TestTabsOfANewBrowserDoNotLoseEachOther(t *testing.T) {
+	h := start(t)
+	h.person()
+	client := h.Register()
+	b := h.Browser()
+	var flows []string
+	for range 3 {
+		tab := h.Browser() // answered before the cookies of the others arrived
+		flows = append(flows, apptest.Fields(tab.Open("/oauth/authorize?"+authorization(h, client, nil).Encode()).Text).Get("flow"))
+		maps.Copy(b.Cookies, tab.Cookies)
+	}
+	form := apptest.Fields(b.Open("/login?flow=" + flows[2]).Text)
+	form.Set("email", apptest.Owner)
+	b.Submit("/login", form)
+	b.UseLink()
+	for i, flow := range flows {
+		if a := b.Open("/consent/" + flow); apptest.Fields(a.Text).Get("request") != flow {
+			t.Errorf("tab %d: %d %s", i, a.StatusCode, a.Text)
+		}
+	}
 }
 
 // R1209: a browser in which nobody is signed in has a form token as well, on its
