@@ -1,4 +1,4 @@
-// Bench measures a whole tools/call: what a caller pays for Gatehouse between
+// Command bench measures a whole tools/call: what a caller pays for Gatehouse between
 // itself and an MCP server. Run it by hand, on a machine that does nothing else:
 //
 //	go run ./bench
