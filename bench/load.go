@@ -183,8 +183,9 @@ func (r *row) drive(ctx context.Context) error {
 // and the second the proxy.
 func report(rows []*row) {
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease") // empty where there is none
+	release, _, _ := strings.Cut(strings.TrimSpace(string(kernel)), "-")
 	fmt.Printf("%s: %s, %d cores, Linux %s, %s. %d rounds of %s each, order rotated; calls/s is the median of the rounds.\n\n", time.Now().UTC().Format("2006-01-02"),
-		field("/proc/cpuinfo", "model name"), runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(), *rounds, *span)
+		field("/proc/cpuinfo", "model name"), runtime.NumCPU(), release, runtime.Version(), *rounds, *span)
 	fmt.Println("| tool | workers | way | calls/s | of proxy | of upstream | p50 | p99 | CPU per call, this process | memory |")
 	fmt.Println("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
 	var up, through float64

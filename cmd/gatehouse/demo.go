@@ -26,7 +26,7 @@ var demoFailed = problem.Code{
 }
 
 func (c *cli) demoCommand() *cobra.Command {
-	return c.asClient(&cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show a client registering, signing in and calling tools",
 		Long: `Show what happens when a client meets a server it has never seen: it registers,
@@ -36,7 +36,9 @@ away afterwards. With --server the browser opens and you decide.`,
 		Example: "  gatehouse demo\n  gatehouse demo --server localhost:3000",
 		Args:    needs(0, 0, ""),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.demo(cmd.Context()) },
-	})
+	}
+	cmd.Flags().StringVar(&c.server, "server", "", "address of the MCP server (default: one that is started for it)")
+	return cmd
 }
 
 func (c *cli) demo(ctx context.Context) (err error) {

@@ -60,7 +60,7 @@ A browser opens; the page that it comes back to is on this computer.`,
 
 // announce prints the address in full, whether or not a browser opens.
 func (c *cli) announce(url string) {
-	c.talk("Opening your browser. If it doesn't open:\n  %s\nWaiting (Ctrl+C stops) …", url)
+	c.talk("Open this address in your browser, unless it has opened by itself:\n  %s\nWaiting (Ctrl+C stops) …", url)
 }
 
 func (c *cli) login(ctx context.Context, cl *client.Client, server string, o client.LoginOptions) error {

@@ -129,7 +129,7 @@ func (c *cli) onServer(cmd *cobra.Command) *cobra.Command {
 
 // asClient adds --server, for commands that talk to an MCP server.
 func (c *cli) asClient(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVar(&c.server, "server", "", "address of the MCP server (default: the one you are signed in to)")
+	cmd.Flags().StringVar(&c.server, "server", "", "address of the MCP server (default: the one you are signed in to, else the one on this computer)")
 	return cmd
 }
 

@@ -1,7 +1,7 @@
 // Package app reads the configuration and furnishes the house: it makes the
 // rooms, hands each what it needs, and opens the doors.
 //
-// This is the only place that knows all rooms. Rooms hand over tools, checks
+// This is the only place that knows all rooms. Rooms hand over tools
 // and jobs, and the lists of them stand here in full.
 package app
 
@@ -123,7 +123,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version}
 	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Registry: h.registry, Log: h.log, Issuer: c.PublicURL, Public: c.PublicURL, Dev: c.Dev}
 	h.oauth = &authserver.Server{
-		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, People: h.people, Authn: h.authn, Registry: h.registry,
+		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, People: h.people, Authn: h.authn, Registry: h.registry, Gate: h.gate,
 		Pages: h.pages, Log: h.log, Issuer: c.PublicURL, Public: c.PublicURL, Dev: c.Dev,
 	}
 	h.pages.AuthServer = h.oauth
@@ -170,7 +170,10 @@ func (h *house) recover(ctx context.Context) error {
 	if !strings.HasPrefix(h.config.Database, "sqlite:") {
 		return nil
 	}
-	_, err := h.audit.Recover(ctx, time.Now())
+	n, err := h.audit.Recover(ctx, time.Now())
+	if n > 0 {
+		h.log.Warn("calls were cut off when the server ended; they are recorded as unknown", "calls", n)
+	}
 	return err
 }
 
@@ -183,7 +186,7 @@ func (h *house) work(ctx context.Context) (stop func()) {
 		h.servers.Run,
 		func(ctx context.Context) {
 			if err := h.audit.Run(ctx); err != nil {
-				h.log.Error("refusals of strangers could not be recorded", "err", err)
+				h.log.Error("what strangers did could not be recorded", "err", err)
 			}
 		},
 	} {

@@ -12,7 +12,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
 
-// Config is what can be set. Each comment is the manual entry.
+// Config is what can be set; gatehouse serve --help says the same in short.
 type Config struct {
 	Listen        string // address to listen on, HOST:PORT; localhost means 127.0.0.1 and ::1
 	PublicURL     string // address at which browsers and clients reach this server; without one, http://localhost:PORT
@@ -107,7 +107,7 @@ func (c *Config) complete() (faults []string) {
 	if err != nil {
 		faults = append(faults, "listen: "+c.Listen+" is not HOST:PORT")
 	} else if !isLoopback(host) {
-		faults = append(faults, "listen: "+c.Listen+" can be reached from other computers without TLS (C28); listen on localhost and put a proxy that does TLS in front")
+		faults = append(faults, "listen: "+c.Listen+" can be reached from other computers without TLS; listen on localhost and put a proxy that does TLS in front")
 	}
 	if c.PublicURL != "" {
 		faults = append(faults, c.completeURL()...)

@@ -122,13 +122,13 @@ func listenSocket(dir string) (l net.Listener, remove func() error, err error) {
 		return err
 	})
 	if err != nil {
-		return nil, nil, listenFailed.New("can't open the admin socket %s", path).WithWhy("%v", err).Because(err)
+		return nil, nil, dataDirUnusable.New("can't open the admin socket %s", path).WithWhy("%v", cause(err)).Because(err)
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false) // it has another name by then
 	bound := filepath.Join(private, "s")
 	ours, err := os.Lstat(bound)
 	if err := errors.Join(err, os.Chmod(bound, 0o600), os.Rename(bound, path)); err != nil {
-		return nil, nil, errors.Join(listenFailed.New("can't open the admin socket %s", path).Because(err), l.Close())
+		return nil, nil, errors.Join(dataDirUnusable.New("can't open the admin socket %s", path).WithWhy("%v", cause(err)).Because(err), l.Close())
 	}
 	return l, func() error {
 		if there, err := os.Lstat(path); err != nil || !os.SameFile(ours, there) {

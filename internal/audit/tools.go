@@ -111,7 +111,7 @@ func (l *Log) verifyChain(ctx context.Context, p principal.Principal, in chainIn
 	report, err := l.Verify(ctx, chain)
 	report.Key = l.Thumbprint() // to compare exports with
 	if broken, ok := errors.AsType[*Break](err); ok {
-		return Verdict{Report: Report{Chain: chain, From: 1}, Break: broken}, nil
+		return Verdict{Report: Report{Chain: chain, From: 1, Key: l.Thumbprint()}, Break: broken}, nil
 	}
 	return Verdict{Report: report, Intact: err == nil}, err
 }

@@ -77,7 +77,7 @@ func setupHash(code string) []byte {
 
 // SetUp spends the setup code, makes the owner, and mails the first sign-in link
 // (U12). A wrong code is counted; after ten the code is dead.
-func (a *Authn) SetUp(r *http.Request, code, email, flow, ref string) error {
+func (a *Authn) SetUp(r *http.Request, code, email, ref string) error {
 	var letter *mail.Message
 	err := a.DB.Do(r.Context(), func(tx *store.Tx) error {
 		// The count is the lock: two requests at once are counted one by one.
@@ -106,7 +106,7 @@ func (a *Authn) SetUp(r *http.Request, code, email, flow, ref string) error {
 		a.Audit.Append(tx, audit.Event{
 			Workspace: m.Workspace, Actor: m.Principal().Name(), Action: "setup.owner", Target: owner.ID, Outcome: audit.Allowed, Door: "web", Ref: ref,
 		})
-		letter, err = a.link(tx, m, flow, ref)
+		letter, err = a.link(tx, m, "", ref)
 		return err
 	})
 	if err != nil {

@@ -29,7 +29,6 @@ CREATE TABLE flow (
 	answer       BYTEA, -- sealed: where the browser goes back to
 	shown_at     BIGINT
 );
-CREATE INDEX flow_expires ON flow (expires_at);
 
 CREATE TABLE consent (
 	id           TEXT PRIMARY KEY,
@@ -60,4 +59,3 @@ CREATE TABLE authorization_code (
 	expires_at   BIGINT NOT NULL,
 	used_at      BIGINT
 );
-CREATE INDEX authorization_code_expires ON authorization_code (expires_at);

@@ -22,7 +22,7 @@ import (
 var (
 	clientUnknown = problem.Code{
 		Name: "CLIENT_UNKNOWN", Kind: problem.Invalid,
-		Why: "it may have registered long ago and been cleaned up, or at another server",
+		Why: "it registered at another server, or with a database that is no longer this one",
 		Fix: "remove the server in the app and add it again",
 	}
 	redirectMismatch = problem.Code{
@@ -196,7 +196,6 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth
 
 // step is one thing that may have to happen before the client is answered.
 type step struct {
-	name   string
 	needed func(authn.Browser, flow) bool
 	take   func(*Server, http.ResponseWriter, *http.Request, authn.Browser, flow) error
 }
@@ -204,9 +203,9 @@ type step struct {
 // steps in their order. They do not know each other: each records what the
 // person did and comes back to resume.
 var steps = []step{
-	{"answered", func(_ authn.Browser, f flow) bool { return f.Decided != nil }, (*Server).goBack},
-	{"login", func(b authn.Browser, _ flow) bool { return !b.SignedIn() }, (*Server).signIn},
-	{"consent", func(authn.Browser, flow) bool { return true }, (*Server).askConsent},
+	{func(_ authn.Browser, f flow) bool { return f.Decided != nil }, (*Server).goBack},
+	{func(b authn.Browser, _ flow) bool { return !b.SignedIn() }, (*Server).signIn},
+	{func(authn.Browser, flow) bool { return true }, (*Server).askConsent},
 }
 
 // next takes the first step that is needed.
@@ -230,7 +229,7 @@ func (s *Server) own(w http.ResponseWriter, r *http.Request, id string) (b authn
 		return b, f, err
 	}
 	var found bool
-	if readable(id) {
+	if oauth.Readable(id) {
 		err = s.DB.View(r.Context(), func(tx *store.Tx) error {
 			f, found, err = s.load(tx, id)
 			return err

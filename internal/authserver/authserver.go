@@ -16,6 +16,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
+	"github.com/gatehouse-mcp/gatehouse/internal/gate"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
@@ -43,6 +44,7 @@ type Server struct {
 	People   *identity.People
 	Authn    *authn.Authn
 	Registry *tool.Registry
+	Gate     *gate.Gate // says what a consent lets an app call
 	Pages    Pages
 	Log      *slog.Logger
 	Issuer   string // issuer identifier (RFC 8414)
@@ -99,7 +101,7 @@ func (s *Server) page(h handler) http.Handler {
 			return
 		}
 		ref := store.ID("req_")
-		err := error(formForeign.New("this answer can't be accepted"))
+		err := error(FormForeign.New("this answer can't be accepted"))
 		if sameSite.Check(r) == nil {
 			err = h(w, r, ref)
 		}

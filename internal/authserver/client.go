@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	strictjson "github.com/go-json-experiment/json"
 
@@ -192,10 +191,6 @@ func cleanName(name string) string {
 	return strings.TrimSpace(name)
 }
 
-// readable reports whether a database can look for the text: a stranger's bytes
-// need not be text at all.
-func readable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
-
 // newClientID is a random UUID (R207, C04).
 func newClientID() string {
 	var b [16]byte
@@ -231,7 +226,7 @@ func (s *Server) authenticate(tx *store.Tx, r *http.Request, form url.Values) (C
 		}
 		user, err1 := url.QueryUnescape(user)
 		password, err2 := url.QueryUnescape(password)
-		if err1 != nil || err2 != nil || !readable(user) || (id != "" && id != user) {
+		if err1 != nil || err2 != nil || !oauth.Readable(user) || (id != "" && id != user) {
 			return Client{}, badClient()
 		}
 		id, secret = user, password

@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -25,7 +26,6 @@ type Ask struct {
 	Client    Client
 	Redirect  string
 	Member    identity.Member
-	Scopes    []string
 	Tools     []tool.Tool // what the scopes let the app call
 	From      string      // address the question came from
 	Asked     time.Time
@@ -35,34 +35,34 @@ type Ask struct {
 // Answer is what the hand-back page shows: where the browser goes, and whether
 // it goes by itself.
 type Answer struct {
-	Flow, Ref string
-	Client    Client
-	Location  string
-	Denied    bool
-	First     bool
-	Decided   time.Time
-	Until     time.Time // when the code in Location stops working
+	Ref      string
+	Client   Client
+	Location string
+	Denied   bool
+	First    bool
+	Decided  time.Time
+	Until    time.Time // when the code in Location stops working
 }
 
 func (s *Server) askConsent(w http.ResponseWriter, r *http.Request, b authn.Browser, f flow) error {
-	return s.Pages.Consent(w, r, s.question(b, f, ""))
+	return s.Pages.Consent(w, r, s.question(r.Context(), b, f, ""))
 }
 
-func (s *Server) question(b authn.Browser, f flow, fault string) Ask {
+func (s *Server) question(ctx context.Context, b authn.Browser, f flow, fault string) Ask {
 	return Ask{
 		Flow: f.ID, Ref: f.Ref, FormToken: b.FormToken(), Client: f.Client, Redirect: f.Redirect, Member: b.Member,
-		Scopes: f.Scopes, Tools: s.covered(b.Member, f), From: f.From, Asked: time.UnixMicro(f.Created), Fault: fault,
+		Tools: s.covered(ctx, b.Member, f), From: f.From, Asked: time.UnixMicro(f.Created), Fault: fault,
 	}
 }
 
-// covered are the tools that the app could call: those the scopes cover and the
-// person may use, at the endpoint the token is for. REST belongs to the common
+// covered are the tools that the app could call, by the gate's own judgement, at
+// the endpoint the token is for. REST belongs to the common
 // endpoint, so there the control plane's tools count as well.
-func (s *Server) covered(m identity.Member, f flow) []tool.Tool {
+func (s *Server) covered(ctx context.Context, m identity.Member, f flow) []tool.Tool {
 	p := m.Principal()
-	p.Scopes = f.Scopes
+	p.Client, p.Scopes = f.Client.ID, f.Scopes
 	var tools []tool.Tool
-	for _, t := range s.Registry.Covered(p) {
+	for _, t := range s.Gate.List(ctx, p) {
 		if f.Audience.Origin == "" || f.Audience.Offers(t) {
 			tools = append(tools, t)
 		}
@@ -71,13 +71,16 @@ func (s *Server) covered(m identity.Member, f flow) []tool.Tool {
 }
 
 var (
-	formForeign = problem.Code{
+	// FormForeign is the code of a form that was made for another browser, or for
+	// nobody.
+	FormForeign = problem.Code{
 		Name: "FORM_FOREIGN", Kind: problem.Forbidden,
 		Why: "the form was not made for this browser, or its cookies are blocked",
 		Fix: "go back, reload the page and try again",
 	}
 	answerUnclear = problem.Code{
 		Name: "ANSWER_UNCLEAR", Kind: problem.Invalid,
+		Why: "it holds neither allow nor deny",
 		Fix: "go back and choose one of the two buttons",
 	}
 )
@@ -89,14 +92,14 @@ const maxForm = 64 << 10
 func (s *Server) decide(w http.ResponseWriter, r *http.Request, _ string) error {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if err := r.ParseForm(); err != nil {
-		return answerUnclear.New("the form did not arrive whole").Because(err)
+		return answerUnclear.New("the form did not arrive whole").WithWhy("it is too long, or was cut off").WithFix("go back and send it again").Because(err)
 	}
 	b, f, err := s.own(nil, r, r.PostForm.Get("request"))
 	if err != nil {
 		return err
 	}
 	if !b.OwnForm(r.PostForm.Get("csrf")) {
-		return formForeign.New("this answer can't be accepted")
+		return FormForeign.New("this answer can't be accepted")
 	}
 	if f.Decided != nil || !b.SignedIn() {
 		return s.next(w, r, b, f)
@@ -107,7 +110,7 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, _ string) error 
 	case decision != "allow":
 		return answerUnclear.New("the form says neither yes nor no")
 	case oauth.RedirectKind(f.Redirect) != oauth.RedirectWeb && r.PostForm.Get("started") != "yes":
-		return s.Pages.Consent(w, r, s.question(b, f, "Say first that you just started this from an app on this computer."))
+		return s.Pages.Consent(w, r, s.question(r.Context(), b, f, "Say first that you just started this from an app on this computer."))
 	}
 	var location string
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) (err error) {
@@ -201,7 +204,7 @@ func (s *Server) handBack(w http.ResponseWriter, r *http.Request, _ string) erro
 	}
 	decided := time.UnixMicro(*f.Decided)
 	return s.Pages.HandBack(w, r, Answer{
-		Flow: f.ID, Ref: f.Ref, Client: f.Client, Location: string(location), Denied: !*f.Allowed, First: first,
+		Ref: f.Ref, Client: f.Client, Location: string(location), Denied: !*f.Allowed, First: first,
 		Decided: decided, Until: decided.Add(CodeLife),
 	})
 }

@@ -106,7 +106,7 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 		if len(values) > 1 && name != "resource" {
 			return nil, oauth.Errorf(oauth.InvalidRequest, "%.40s is given twice", name)
 		}
-		if !readable(strings.Join(values, "")) {
+		if !oauth.Readable(strings.Join(values, "")) {
 			return nil, oauth.Errorf(oauth.InvalidRequest, "%.40s is not readable text", name)
 		}
 		form[name] = slices.DeleteFunc(values, func(v string) bool { return v == "" })

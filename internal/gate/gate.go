@@ -77,7 +77,6 @@ type Call struct {
 // could ever call the tool, when it neither counts nor spends nor reads the
 // database; and with Args whether this call may happen now.
 type Check interface {
-	Name() string
 	Check(ctx context.Context, c Call, t tool.Tool) error
 }
 
@@ -114,7 +113,7 @@ func (g *Gate) Do(ctx context.Context, c Call) (json.RawMessage, error) {
 	}
 	e := event(c)
 	if t.Inside != nil {
-		return g.inside(ctx, c, t, e)
+		return g.inside(ctx, c, t, e, began)
 	}
 	return g.outside(ctx, c, t, e, began)
 }
@@ -230,10 +229,10 @@ func (g *Gate) refused(ctx context.Context, c Call, err error) error {
 }
 
 // inside runs the tool in one transaction with its event: no record, no change.
-func (g *Gate) inside(ctx context.Context, c Call, t tool.Tool, e audit.Event) (out json.RawMessage, err error) {
-	began := time.Now()
-	recorded := c.Principal.Kind == principal.Anonymous
-	if recorded {
+func (g *Gate) inside(ctx context.Context, c Call, t tool.Tool, e audit.Event, began time.Time) (out json.RawMessage, err error) {
+	stranger := c.Principal.Kind == principal.Anonymous
+	recorded := stranger
+	if stranger {
 		g.Audit.Stranger(audit.Allowed, "tool called: "+c.Name, audit.Prefix(c.Remote))
 	}
 	err = gone(ctx, g.DB.Do(ctx, func(tx *store.Tx) error {
@@ -241,7 +240,7 @@ func (g *Gate) inside(ctx context.Context, c Call, t tool.Tool, e audit.Event) (
 			out, err = t.Inside(tx, c.Principal, c.Args)
 			return err
 		})
-		if c.Principal.Kind != principal.Anonymous {
+		if !stranger {
 			g.Audit.Append(tx, ended(e, began, t, err)) // kept with what the tool keeps
 			tx.AfterCommit(func() { recorded = true })
 		}

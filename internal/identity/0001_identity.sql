@@ -18,4 +18,3 @@ CREATE TABLE member (
 	created_at BIGINT NOT NULL,
 	PRIMARY KEY (workspace, user_id)
 );
-CREATE INDEX member_user ON member (user_id);

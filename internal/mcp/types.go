@@ -41,6 +41,14 @@ func (d *ToolDefinition) UnmarshalJSON(raw []byte) error {
 // Name is the tool's name, or "" if the definition has none.
 func (d ToolDefinition) Name() string { return Text(json.RawMessage(d), "name") }
 
+// Renamed is the definition of a tool under another name; every other byte stays.
+func Renamed(definition json.RawMessage, name string) (json.RawMessage, error) {
+	if Text(definition, "name") == name {
+		return definition, nil
+	}
+	return Replace(definition, appendString(nil, name), "name")
+}
+
 // Annotations are hints about what a tool does. A server may leave them out,
 // which is nil, and it may lie.
 type Annotations struct {

@@ -2,8 +2,8 @@
 // with a handshake, at the common endpoint and at one endpoint for each server.
 //
 // The caller is found out anew for every message and handed on as an argument;
-// a session id is no credential. The token is asked for before anything else is
-// said about an endpoint.
+// a session id is no credential. Before the token an endpoint says only that it
+// exists.
 package mcpserver
 
 import (

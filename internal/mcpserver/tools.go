@@ -23,15 +23,13 @@ func (s *Server) listTools(x *exchange) (json.RawMessage, error) {
 		if !x.audience.Offers(t) {
 			continue
 		}
-		definition := t.Definition
-		if x.audience.Origin == "" && t.FullName() != t.Name {
-			name, err := json.Marshal(t.FullName())
-			if err != nil {
-				return nil, err
-			}
-			if definition, err = mcp.Replace(definition, name, "name"); err != nil {
-				return nil, err
-			}
+		name := t.Name
+		if x.audience.Origin == "" {
+			name = t.FullName()
+		}
+		definition, err := mcp.Renamed(t.Definition, name)
+		if err != nil {
+			return nil, err
 		}
 		list.Tools = append(list.Tools, definition)
 	}

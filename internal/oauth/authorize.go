@@ -67,7 +67,7 @@ func checkAddressee(query url.Values, req *AuthorizeRequest) *Error {
 			return Errorf(InvalidRequest, "%s is given twice", name)
 		case len(v) == 0 || v[0] == "":
 			return Errorf(InvalidRequest, "%s is missing", name)
-		case !readable(v[0]):
+		case !Readable(v[0]):
 			return Errorf(InvalidRequest, "%s is not readable text", name)
 		}
 	}
@@ -77,7 +77,7 @@ func checkAddressee(query url.Values, req *AuthorizeRequest) *Error {
 
 // checkState refuses what could not be returned unchanged.
 func checkState(_ url.Values, req *AuthorizeRequest) *Error {
-	if len(req.State) <= maxState && readable(req.State) {
+	if len(req.State) <= maxState && Readable(req.State) {
 		return nil
 	}
 	req.State, req.Unanswerable = "", true
@@ -96,7 +96,7 @@ func checkOnce(query url.Values, _ *AuthorizeRequest) *Error {
 func checkText(query url.Values, _ *AuthorizeRequest) *Error {
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		for _, v := range append([]string{name}, query[name]...) {
-			if !readable(v) {
+			if !Readable(v) {
 				return Errorf(InvalidRequest, "%.64s is not readable text", name)
 			}
 		}
@@ -169,7 +169,8 @@ func ParseScopes(scope string) ([]string, *Error) {
 	return tokens, nil
 }
 
-func readable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
+// Readable reports whether s is text that every database takes: UTF-8 without NUL.
+func Readable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
 func only(s string, allowed func(byte) bool) bool {
 	for i := range len(s) {

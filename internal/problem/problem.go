@@ -17,7 +17,7 @@ import (
 // that nobody classified reveals nothing.
 type Kind int
 
-// The nine kinds, in the order of the table in doc/design.md §9.
+// The nine kinds of doc/design.md §9; the zero value comes first.
 const (
 	Internal Kind = iota
 	Invalid

@@ -33,7 +33,6 @@ CREATE TABLE refresh_token (
 	used_at       BIGINT,
 	child_used_at BIGINT -- first use of any of its children
 );
-CREATE INDEX refresh_token_family ON refresh_token (family);
 
 CREATE TABLE revocation (
 	seq        BIGINT PRIMARY KEY,

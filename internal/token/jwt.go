@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -30,36 +29,17 @@ const maxLength = 8 << 10
 
 // Claims are those of an access token (RFC 9068, R408).
 type Claims struct {
-	Issuer    string   `json:"iss"`
-	Subject   string   `json:"sub"`
-	Audience  audience `json:"aud"`
-	Expires   int64    `json:"exp"`
-	NotBefore int64    `json:"nbf,omitempty"`
-	Issued    int64    `json:"iat"`
-	ID        string   `json:"jti"`
-	Client    string   `json:"client_id"`
-	Scope     string   `json:"scope"`
-	Workspace string   `json:"workspace"`
-	Family    string   `json:"family"`
-}
-
-// audience accepts both forms of RFC 7519 4.1.3 and writes the first.
-type audience []string
-
-func (a audience) MarshalJSON() ([]byte, error) {
-	if len(a) == 1 {
-		return json.Marshal(a[0])
-	}
-	return json.Marshal([]string(a))
-}
-
-func (a *audience) UnmarshalJSON(b []byte) error {
-	var one string
-	if json.Unmarshal(b, &one) == nil {
-		*a = audience{one}
-		return nil
-	}
-	return json.Unmarshal(b, (*[]string)(a))
+	Issuer    string `json:"iss"`
+	Subject   string `json:"sub"`
+	Audience  string `json:"aud"`
+	Expires   int64  `json:"exp"`
+	NotBefore int64  `json:"nbf,omitempty"`
+	Issued    int64  `json:"iat"`
+	ID        string `json:"jti"`
+	Client    string `json:"client_id"`
+	Scope     string `json:"scope"`
+	Workspace string `json:"workspace"`
+	Family    string `json:"family"`
 }
 
 // IDs are what a revocation of the token may name.
@@ -68,7 +48,7 @@ func (c Claims) IDs() []string { return []string{c.ID, c.Family, c.Client, c.Sub
 // For reports whether the token was made for this resource. A token without an
 // audience is for none (R505).
 func (c Claims) For(resource string) bool {
-	return resource != "" && slices.Contains(c.Audience, resource)
+	return resource != "" && c.Audience == resource
 }
 
 // keys is the active signing key and the public ones.
@@ -84,7 +64,7 @@ func (t *Tokens) JWKS() []byte { return t.keys.jwks }
 func (t *Tokens) mint(now time.Time, f Family, scopes []string) (raw, id string, err error) {
 	id = store.ID("at_")
 	payload, err := json.Marshal(Claims{
-		Issuer: t.Issuer, Subject: f.User, Audience: audience{f.Resource}, Client: f.Client,
+		Issuer: t.Issuer, Subject: f.User, Audience: f.Resource, Client: f.Client,
 		Issued: now.Unix(), Expires: now.Add(AccessLife).Unix(), ID: id,
 		Scope: strings.Join(scopes, " "), Workspace: f.Workspace, Family: f.ID,
 	})

@@ -2,7 +2,8 @@
 // signing keys.
 //
 // Authority only shrinks on the way from a family to its tokens. Everything is
-// judged and signed before anything is spent, and spending is one statement.
+// judged before anything is spent, spending is one statement, and what cannot be
+// signed is not spent: it is one transaction.
 // What is revoked is refused on this node at once, on every other within a
 // second, and on a node that cannot tell, everything is refused.
 package token

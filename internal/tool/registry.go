@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
 
@@ -120,16 +119,4 @@ func (r *Registry) Scopes() []string {
 		}
 	}
 	return slices.Sorted(maps.Keys(set))
-}
-
-// Covered are the tools that the principal's rank and scopes let an app call on
-// its behalf. The consent page shows them.
-func (r *Registry) Covered(p principal.Principal) []Tool {
-	var covered []Tool
-	for _, t := range r.All() {
-		if !t.Direct && !t.ForeignTo(p) && p.Rank >= t.MayCall() && t.ScopeMet(p) {
-			covered = append(covered, t)
-		}
-	}
-	return covered
 }

@@ -137,26 +137,6 @@ func TestScopesFollowTheOffer(t *testing.T) {
 	}
 }
 
-func TestCoveredNeedsRankAndScope(t *testing.T) {
-	var r Registry
-	_ = r.Publish("", []Tool{greet(greetDef)})
-	_ = r.Publish("billing", []Tool{forward("billing", "list")})
-	for _, tt := range []struct {
-		rank   principal.Rank
-		scopes []string
-		want   string
-	}{
-		{principal.Readonly, []string{"mcp:tools"}, "billing_list greet_person"},
-		{principal.Readonly, []string{"billing:write"}, "billing_list"},
-		{principal.Readonly, nil, ""},
-		{principal.Anyone, []string{"mcp:admin"}, ""},
-	} {
-		if got := names(r.Covered(principal.Principal{Rank: tt.rank, Scopes: tt.scopes})); got != tt.want {
-			t.Errorf("%v %v: got %q, want %q", tt.rank, tt.scopes, got, tt.want)
-		}
-	}
-}
-
 func names(tools []Tool) string {
 	var s []string
 	for _, t := range tools {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/gate"
+	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
@@ -39,8 +40,10 @@ var (
 		Why: "a call takes one JSON object of at most 4 MiB, as application/json, or nothing",
 		Fix: "send the arguments as a JSON object",
 	}
-	maxBody int64 = 4 << 20
 )
+
+// maxBody bounds the arguments of a call, in bytes; those of a stranger by maxForm.
+const maxBody = 4 << 20
 
 func (d *REST) list(w http.ResponseWriter, r *http.Request) {
 	ref := store.ID("req_")
@@ -51,7 +54,12 @@ func (d *REST) list(w http.ResponseWriter, r *http.Request) {
 	}
 	tools := []json.RawMessage{}
 	for _, t := range d.Gate.List(r.Context(), p) {
-		tools = append(tools, t.Definition)
+		definition, err := mcp.Renamed(t.Definition, t.FullName())
+		if err != nil {
+			d.refuse(w, r, p, ref, err)
+			return
+		}
+		tools = append(tools, definition)
 	}
 	send(w, http.StatusOK, map[string]any{"tools": tools, "total": len(tools), "user_tier": p.Rank.String()})
 }
@@ -87,7 +95,7 @@ func (d *REST) call(w http.ResponseWriter, r *http.Request) {
 
 // arguments reads the body. A stranger, who can call little, may send little.
 func arguments(w http.ResponseWriter, r *http.Request, p principal.Principal) (json.RawMessage, error) {
-	most := maxBody
+	most := int64(maxBody)
 	if p.Kind == principal.Anonymous {
 		most = maxForm
 	}

@@ -13,11 +13,11 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
@@ -59,11 +59,6 @@ var (
 		Why: "the address is mistyped, or what was there is gone",
 		Fix: "start at the front page",
 	}
-	formForeign = problem.Code{
-		Name: "FORM_NOT_OURS", Kind: problem.Forbidden,
-		Why: "the form was not made for this browser, or its cookies are blocked",
-		Fix: "go back, reload the page and try again",
-	}
 	formUnreadable = problem.Code{
 		Name: "FORM_UNREADABLE", Kind: problem.Invalid,
 		Why: "it did not arrive whole, or is too long",
@@ -80,7 +75,7 @@ var sameSite = http.NewCrossOriginProtection()
 func (p *Pages) page(h func(w http.ResponseWriter, r *http.Request, ref string) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ref := store.ID("req_")
-		err := error(formForeign.New("this form can't be accepted"))
+		err := error(authserver.FormForeign.New("this form can't be accepted"))
 		if sameSite.Check(r) == nil {
 			err = h(w, r, ref)
 		}
@@ -115,13 +110,13 @@ func (p *Pages) form(w http.ResponseWriter, r *http.Request) (authn.Browser, err
 		return authn.Browser{}, formUnreadable.New("the form can't be read").Because(err)
 	}
 	for _, values := range r.PostForm {
-		if text := strings.Join(values, ""); !utf8.ValidString(text) || strings.Contains(text, "\x00") {
+		if !oauth.Readable(strings.Join(values, "")) {
 			return authn.Browser{}, formUnreadable.New("the form can't be read").WithWhy("something in it is not text")
 		}
 	}
 	b, err := p.Authn.Browser(nil, r)
 	if err == nil && !b.OwnForm(r.PostForm.Get("csrf")) {
-		err = formForeign.New("this form can't be accepted")
+		err = authserver.FormForeign.New("this form can't be accepted")
 	}
 	return b, err
 }
@@ -278,7 +273,7 @@ func (p *Pages) makeOwner(w http.ResponseWriter, r *http.Request, ref string) er
 		return err
 	}
 	email := strings.TrimSpace(r.PostForm.Get("email"))
-	err = p.Authn.SetUp(r, r.PostForm.Get("code"), email, "", ref)
+	err = p.Authn.SetUp(r, r.PostForm.Get("code"), email, ref)
 	if e := problem.From(err); e != nil && (e.Kind == problem.Invalid || problem.Is(err, authn.SetupRefused)) {
 		return views.Setup(w, e.Kind.Status(), views.SetupView{
 			Page: p.frame(ref), CSRF: b.FormToken(), Email: email, Fault: fault(e),
