@@ -45,6 +45,7 @@ func json(t *testing.T, a apptest.Answer) {
 // R730, R704: the list is what the caller could call, and needs a caller.
 func TestRESTLists(t *testing.T) {
 	h := start(t, apptest.Dev)
+	h.Add("fixture", apptest.NewUpstream(t))
 	tokens, _ := h.Token("mcp:admin", "")
 	var list struct {
 		Tools []struct{ Name string }
@@ -60,6 +61,11 @@ func TestRESTLists(t *testing.T) {
 	}
 	if a.StatusCode != http.StatusOK || list.Total != len(names) || list.Tier != "owner" || !slices.IsSorted(names) || !slices.Contains(names, "echo") || !slices.Contains(names, "verify_audit_chain") {
 		t.Errorf("%d %s", a.StatusCode, a.Text)
+	}
+	for _, name := range names { // each can be called under the name it is listed by
+		if a := h.PostJSON("/mcp/tool/"+name, "{}", "Authorization: Bearer "+tokens.AccessToken); a.StatusCode == http.StatusNotFound {
+			t.Errorf("%s is listed and unknown", name)
+		}
 	}
 	for _, direct := range []string{"add_server", "remove_server"} {
 		if slices.Contains(names, direct) {
