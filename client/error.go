@@ -70,6 +70,10 @@ var (
 		Why: "the sign-in did not come to its end",
 		Fix: "try again",
 	}, ErrAuthentication}
+	notAllowed = failure{problem.Code{
+		Name: "SIGN_IN_NOT_ALLOWED", Kind: problem.Forbidden,
+		Why: "the person in the browser did not allow it",
+	}, ErrPermission}
 	signInNotNeeded = failure{problem.Code{
 		Name: "SIGN_IN_NOT_NEEDED", Kind: problem.Conflict,
 		Why: "it answers without a token",

@@ -204,6 +204,10 @@ func (a *attempt) finish(ctx context.Context, q url.Values) error {
 	if err := a.checkIssuer(q); err != nil {
 		return notTrusted.fail("not signed in to %s", a.site.server).why("%v", err)
 	}
+	if q.Get("error") == oauth.AccessDenied {
+		return notAllowed.fail("not signed in to %s", a.site.server).because(&refusal{Code: oauth.AccessDenied}).
+			why("you did not allow it").fix("gatehouse login %s", a.site.server)
+	}
 	if code := q.Get("error"); code != "" {
 		return cannot.because(&refusal{Code: code, Description: q.Get("error_description")})
 	}

@@ -210,7 +210,8 @@ func TestLoginRefusesServersThatLie(t *testing.T) {
 		{"two iss", func(f *fake) { f.iss = []string{f.URL, f.URL} }, "came back from", true},
 		{"no iss though promised", func(f *fake) { f.iss = nil }, "promised", true},
 		{"error with a wrong iss", func(f *fake) { f.deny, f.iss = "access_denied", []string{"https://as.example"} }, "came back from", true},
-		{"denied", func(f *fake) { f.deny = "access_denied" }, "access_denied: no [31m<b>", true},
+		{"denied", func(f *fake) { f.deny = "access_denied" }, "you did not allow it", true},
+		{"refused", func(f *fake) { f.deny = "server_error" }, "server_error: no [31m<b>", true},
 		{"redirected token endpoint", func(f *fake) { f.override["/token"] = elsewhere }, "status 302", true},
 		{"garbage as token", func(f *fake) { f.override["/token"] = garbage }, "bearer token", true},
 		{"token of another type", func(f *fake) {
@@ -238,6 +239,9 @@ func TestLoginRefusesServersThatLie(t *testing.T) {
 		var e *Error
 		if !errors.As(err, &e) || !strings.Contains(e.Why, tt.why) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.why)
+		}
+		if (tt.name == "denied") != errors.Is(err, ErrPermission) {
+			t.Errorf("%s is of the wrong kind: %v", tt.name, err)
 		}
 		if opened != tt.opened {
 			t.Errorf("%s: browser opened: %v", tt.name, opened)

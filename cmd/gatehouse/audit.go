@@ -60,6 +60,9 @@ func (c *cli) auditTailCommand() *cobra.Command {
 		Example: "  gatehouse audit tail\n  gatehouse audit tail --follow --denied\n  gatehouse audit tail --since-seq 4100 -o json",
 		Args:    needs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if q.Limit < 1 {
+				return usage.New("--lines %d shows nothing", q.Limit).WithFix("say how many, from 1")
+			}
 			return c.tail(cmd.Context(), q, follow)
 		},
 	})
@@ -208,7 +211,7 @@ func (c *cli) auditVerifyCommand() *cobra.Command {
 		Short: "Check that nothing in the log was changed",
 		Long: `Check the log of the running server, or an export, which needs no server. Exit
 code 8 means that something was changed.`,
-		Example: "  gatehouse audit verify\n  gatehouse audit verify log.jsonl --key 41ac…",
+		Example: "  gatehouse audit verify\n  gatehouse audit verify log.jsonl --key THUMBPRINT",
 		Args:    needs(0, 1, "a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			began := time.Now()
@@ -271,7 +274,7 @@ func (c *cli) showVerdict(v audit.Verdict, took time.Duration) {
 		c.say("%s Intact: #%s … #%s, %.1f s", c.paint(c.out, good), thousands(v.From), thousands(v.Seq), took.Seconds())
 	}
 	if v.Break != nil {
-		c.say("  keep it as it is: what stands before that place can still be trusted")
+		c.say("  keep it as it is, rely on no line of it, and compare it with another copy")
 	}
 	switch {
 	case v.Key == "":

@@ -189,7 +189,10 @@ func (c *cli) showMe(cl *client.Client, server string, me person) error {
 	if err != nil {
 		return err
 	}
-	l := client.Login{Server: server, Token: "from GATEHOUSE_TOKEN"}
+	l := client.Login{Server: server, Token: "none: it answers without one"}
+	if c.getenv("GATEHOUSE_TOKEN") != "" {
+		l.Token = "from GATEHOUSE_TOKEN"
+	}
 	for _, known := range logins {
 		if known.Server == server && c.getenv("GATEHOUSE_TOKEN") == "" {
 			l = known

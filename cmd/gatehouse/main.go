@@ -80,8 +80,9 @@ func (c *cli) getenv(name string) string {
 
 func newRoot(c *cli) *cobra.Command {
 	root := &cobra.Command{
-		Use:   "gatehouse",
-		Short: "The front door for MCP servers",
+		Use:     "gatehouse",
+		Version: app.Version,
+		Short:   "The front door for MCP servers",
 		Long: `Gatehouse is the front door for MCP servers: it asks who is calling, lets a
 person decide what an app may do, passes the calls on and remembers them.`,
 		Example: `  gatehouse serve                      start the server

@@ -113,7 +113,7 @@ func (c *cli) showAdded(a added) {
 	c.say("Added %q.", a.Name)
 	c.table("  ", a.endpoints())
 	if len(a.Tools) > 0 {
-		c.talk("Next: gatehouse login, then gatehouse call %s %s", a.Name, oneLine(a.Tools[0].Name))
+		c.talk("Next: gatehouse login, then gatehouse tools %s", a.Name)
 	}
 }
 

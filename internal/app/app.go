@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -104,6 +105,7 @@ type house struct {
 
 // furnish makes the rooms, lowest floor first.
 func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
+	_, missing := os.Stat(c.MasterKeyFile)
 	key, err := seal.LoadKey(c.MasterKeyFile, true)
 	if err != nil {
 		return nil, masterKeyUnusable.New("the master key %s can't be used", c.MasterKeyFile).WithWhy("%v", err).Because(err)
@@ -111,6 +113,9 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	db, err := store.Open(ctx, c.Database)
 	if err != nil {
 		return nil, err
+	}
+	if missing != nil {
+		fmt.Fprintf(out, "✓ Made a new master key, %s: keep a copy, without it the database can't be read\n", c.MasterKeyFile)
 	}
 	box := seal.Box{Keeper: key}
 	h := &house{config: c, db: db, log: slog.New(slog.NewTextHandler(out, nil)), registry: &tool.Registry{}}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,7 @@ type Ask struct {
 	Redirect  string
 	Member    identity.Member
 	Tools     []tool.Tool // what the scopes let the app call
+	Later     bool        // they cover servers that are added later as well
 	From      string      // address the question came from
 	Asked     time.Time
 	Fault     string // why the last answer did not count
@@ -51,19 +53,25 @@ func (s *Server) askConsent(w http.ResponseWriter, r *http.Request, b authn.Brow
 func (s *Server) question(ctx context.Context, b authn.Browser, f flow, fault string) Ask {
 	return Ask{
 		Flow: f.ID, Ref: f.Ref, FormToken: b.FormToken(), Client: f.Client, Redirect: f.Redirect, Member: b.Member,
-		Tools: s.covered(ctx, b.Member, f), From: f.From, Asked: time.UnixMicro(f.Created), Fault: fault,
+		Tools: s.covered(ctx, b.Member, f), Later: f.later(), From: f.From, Asked: time.UnixMicro(f.Created), Fault: fault,
 	}
 }
 
+// later reports whether the scopes cover servers that do not exist yet.
+func (f flow) later() bool {
+	return f.Audience.Origin == "" && slices.ContainsFunc(f.Scopes, func(scope string) bool { return strings.HasPrefix(scope, "mcp:") })
+}
+
 // covered are the tools that the app could call, by the gate's own judgement, at
-// the endpoint the token is for. REST belongs to the common
+// the endpoint the token is for; the base tools, which every token may call, are
+// not worth a line. REST belongs to the common
 // endpoint, so there the control plane's tools count as well.
 func (s *Server) covered(ctx context.Context, m identity.Member, f flow) []tool.Tool {
 	p := m.Principal()
 	p.Client, p.Scopes = f.Client.ID, f.Scopes
 	var tools []tool.Tool
 	for _, t := range s.Gate.List(ctx, p) {
-		if f.Audience.Origin == "" || f.Audience.Offers(t) {
+		if t.Scope != "" && t.Scope != tool.AnyScope && (f.Audience.Origin == "" || f.Audience.Offers(t)) {
 			tools = append(tools, t)
 		}
 	}

@@ -27,7 +27,7 @@ import (
 var (
 	unreachable = problem.Code{
 		Name: "UPSTREAM_UNREACHABLE", Kind: problem.Unavailable,
-		Fix: "start the server, or remove it and add it under the right address",
+		Fix: "check the address or the command, and that the server runs",
 	}
 	unavailable = problem.Code{
 		Name: "UPSTREAM_UNAVAILABLE", Kind: problem.Unavailable,

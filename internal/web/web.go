@@ -132,8 +132,23 @@ func (p *Pages) home(w http.ResponseWriter, r *http.Request, ref string) error {
 	}
 	return views.Home(w, http.StatusOK, views.HomeView{
 		Page: p.frame(ref), CSRF: b.FormToken(), User: b.Member.Email, Setup: open,
-		Endpoints: []views.Endpoint{{Name: "All servers", URL: p.Public + "/mcp"}},
+		Endpoints: p.endpoints(b),
 	})
+}
+
+// endpoints are the addresses for clients; which servers there are is told to
+// members only.
+func (p *Pages) endpoints(b authn.Browser) []views.Endpoint {
+	all := []views.Endpoint{{Name: "All servers", URL: p.Public + "/mcp"}}
+	for _, t := range p.Registry.All() {
+		if !b.SignedIn() || t.Origin == "" || t.Origin == tool.Control || t.ForeignTo(b.Member.Principal()) || all[len(all)-1].Name == t.Origin {
+			continue
+		}
+		if a, found := p.Registry.Audience(p.Public, t.Origin); found {
+			all = append(all, views.Endpoint{Name: t.Origin, URL: a.URL})
+		}
+	}
+	return all
 }
 
 func (p *Pages) setupOpen(r *http.Request) (open bool, err error) {
@@ -311,7 +326,7 @@ func (p *Pages) Consent(w http.ResponseWriter, r *http.Request, ask authserver.A
 		Client: views.Client{Name: ask.Client.Name, Target: target},
 		Asked:  time.Since(ask.Asked), From: p.from(ask.From), User: ask.Member.Email, Fault: ask.Fault,
 		Switch:  "/login?" + url.Values{"switch": {"1"}, "flow": {ask.Flow}}.Encode(),
-		Servers: servers(ask.Tools),
+		Servers: servers(ask.Tools), Later: ask.Later,
 	})
 }
 
@@ -332,15 +347,15 @@ func (p *Pages) from(address string) string {
 func servers(tools []tool.Tool) []views.Server {
 	var grouped []views.Server
 	for _, t := range tools {
-		name := t.Origin
-		if name == "" || name == tool.Control {
-			name = "Gatehouse"
+		name, does := t.Origin, doing[t.Effect]
+		if name == tool.Control {
+			name, does.text = "Gatehouse", "See what every app did, and which servers there are"
 		}
 		i := slices.IndexFunc(grouped, func(s views.Server) bool { return s.Name == name })
 		if i < 0 {
 			i, grouped = len(grouped), append(grouped, views.Server{Name: name})
 		}
-		s, does := &grouped[i], doing[t.Effect]
+		s := &grouped[i]
 		j := slices.IndexFunc(s.Lines, func(l views.Line) bool { return l.Risk == does.risk })
 		if j < 0 {
 			j, s.Lines = len(s.Lines), append(s.Lines, views.Line{Text: does.text, Risk: does.risk})

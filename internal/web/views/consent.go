@@ -60,6 +60,7 @@ type ConsentView struct {
 	Switch  string        // own path on which somebody else signs in
 	Fault   string        // why the last answer did not count, as a sentence
 	Servers []Server
+	Later   bool // it covers servers that are added later as well
 }
 
 // Consent draws the form that posts request, csrf, decision (allow or deny) and,
