@@ -66,14 +66,14 @@ var modules = map[string]struct {
 	testOnly bool
 }{
 	"github.com/go-jose/go-jose/v4":          {reason: "JWS and JWK; parsing demands a list of algorithms"},
-	"github.com/go-json-experiment/json":     {reason: "canonical JSON (RFC 8785) for the audit chain, in jsontext"},
+	"github.com/go-json-experiment/json":     {reason: "canonical JSON (RFC 8785) for the audit chain, in jsontext, and reading JSON strictly"},
 	"github.com/google/jsonschema-go":        {reason: "schemas of tools from Go types, and validation by them"},
 	"github.com/jackc/pgx/v5":                {reason: "PostgreSQL"},
 	"github.com/modelcontextprotocol/go-sdk": {reason: "an MCP client and server that somebody else wrote, to test against", testOnly: true},
 	"github.com/rogpeppe/go-internal":        {reason: "testscript: the user's terminal as test files", testOnly: true},
 	"github.com/spf13/cobra":                 {reason: "commands, flags, completion"},
-	"golang.org/x/sys":                       {reason: "file locks and the parent-death signal for children"},
-	"golang.org/x/term":                      {reason: "is this a terminal, and how wide"},
+	"golang.org/x/sys":                       {reason: "file locks"},
+	"golang.org/x/term":                      {reason: "is this a terminal"},
 	"modernc.org/sqlite":                     {reason: "SQLite without cgo"},
 }
 
@@ -94,7 +94,7 @@ func TestImportsGoDownward(t *testing.T) {
 	for _, f := range floors {
 		floor[f.name], uses[f.name] = f.floor, f.uses
 	}
-	seen := map[string]bool{}
+	seen, used := map[string]bool{}, map[[2]string]bool{}
 	for _, f := range tree() {
 		if f.test {
 			continue
@@ -107,6 +107,7 @@ func TestImportsGoDownward(t *testing.T) {
 		for _, path := range imports(f.ast) {
 			dep, ours := strings.CutPrefix(path, module+"/")
 			dep = strings.TrimPrefix(dep, "internal/")
+			used[[2]string{f.pkg, dep}] = true
 			switch low, known := floor[dep]; {
 			case !ours:
 			case !known || low >= floor[f.pkg]:
@@ -123,6 +124,8 @@ func TestImportsGoDownward(t *testing.T) {
 		for _, dep := range strings.Fields(f.uses) {
 			if low, known := floor[dep]; dep != "all" && (!known || low >= f.floor) {
 				t.Errorf("the row of %s names %s, which does not stand below it; correct the row", f.name, dep)
+			} else if dep != "all" && !used[[2]string{f.name, dep}] {
+				t.Errorf("the row of %s grants %s, which it does not import; remove it there and in doc/design.md", f.name, dep)
 			}
 		}
 	}

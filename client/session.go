@@ -68,9 +68,6 @@ func (c *Client) Anonymous(server string) (*Session, error) {
 	return &Session{c: c, server: server, anonymous: true, hand: handshake{version: mcp.Latest}}, err
 }
 
-// Server is the address of the endpoint.
-func (s *Session) Server() string { return s.server }
-
 // Info is what the server said at the handshake.
 func (s *Session) Info() Info {
 	s.mu.Lock()

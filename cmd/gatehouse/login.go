@@ -32,11 +32,7 @@ A browser opens; the page that it comes back to is on this computer.`,
   gatehouse login gw.example.org --scope "mcp:read"`,
 		Args: needs(0, 1, "the address of an MCP server"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl := c.client()
-			if len(args) > 0 {
-				c.server = args[0]
-			}
-			server, err := c.target(cl)
+			cl, server, err := c.named(args)
 			if err != nil {
 				return err
 			}
@@ -56,6 +52,17 @@ A browser opens; the page that it comes back to is on this computer.`,
 	f.StringVar(&o.ClientID, "client-id", "", "id of an app registered there by hand")
 	f.DurationVar(&o.Timeout, "timeout", 10*time.Minute, "how long to wait for the browser")
 	return cmd
+}
+
+// named is the server in the arguments, or without one the target, and a client
+// for it.
+func (c *cli) named(args []string) (*client.Client, string, error) {
+	if len(args) > 0 {
+		c.server = args[0]
+	}
+	cl := c.client()
+	server, err := c.target(cl)
+	return cl, server, err
 }
 
 // announce prints the address in full, whether or not a browser opens.
@@ -137,11 +144,7 @@ func (c *cli) logoutCommand() *cobra.Command {
 		Example: "  gatehouse logout localhost:3000",
 		Args:    needs(0, 1, "the address of an MCP server"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl := c.client()
-			if len(args) > 0 {
-				c.server = args[0]
-			}
-			server, err := c.target(cl)
+			cl, server, err := c.named(args)
 			if err != nil {
 				return err
 			}

@@ -153,7 +153,7 @@ func walk(cmd *cobra.Command, visit func(*cobra.Command)) {
 	}
 }
 
-// ux.md §10: each kind of failure has its exit code, whoever reports it.
+// doc/design.md §9: each kind of failure has its exit code, whoever reports it.
 func TestExitCodes(t *testing.T) {
 	local := func(k problem.Kind) error { return problem.Code{Name: "X", Kind: k}.New("x") }
 	told := func(status int) error { return &remote{problem.Wire{Code: "X", Status: status}} }
@@ -180,7 +180,7 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// ux.md §10: the three lines and their order, or one line of JSON.
+// doc/design.md §9: the three lines and their order, or one line of JSON.
 func TestErrorStyle(t *testing.T) {
 	err := &remote{problem.Wire{Code: "UPSTREAM_UNREACHABLE", Message: "can't reach \"billing\"", Why: "connection refused", Fix: "start it", Ref: "req_1", Status: 503}}
 	var out bytes.Buffer

@@ -44,10 +44,9 @@ func TestNothingHappensWhileTheLogIsUnwritable(t *testing.T) {
 		t.Run(engine, func(t *testing.T) {
 			at := address(t)
 			u := unwritable{t: t, up: apptest.NewUpstream(t)}
-			u.House = apptest.Start(t, apptest.Dev, func(c *app.Config) {
+			u.House = apptest.Open(t, apptest.Dev, func(c *app.Config) {
 				c.Database, c.MasterKeyFile = at, filepath.Join(c.DataDir, "master.key")
 			})
-			u.db = storetest.Open(t, at)
 			u.prepare()
 			faults := []fault{renamed, lite, rollback}
 			if engine == "postgres" {
@@ -65,7 +64,6 @@ type unwritable struct {
 	*apptest.House
 	t                                       *testing.T
 	up                                      *apptest.Upstream
-	db                                      *store.DB
 	client, access, refresh, code, verifier string
 }
 
@@ -78,7 +76,7 @@ func (u *unwritable) prepare() {
 
 func (u *unwritable) exec(statements []string) {
 	u.t.Helper()
-	err := u.db.Do(context.Background(), func(tx *store.Tx) error {
+	err := u.DB.Do(context.Background(), func(tx *store.Tx) error {
 		for _, s := range statements {
 			if _, err := tx.Exec(s); err != nil {
 				return fmt.Errorf("%s: %w", s, err)
@@ -94,7 +92,7 @@ func (u *unwritable) exec(statements []string) {
 // counts are the rows of everything that could have changed.
 func (u *unwritable) counts() (text string) {
 	u.t.Helper()
-	err := u.db.View(context.Background(), func(tx *store.Tx) error {
+	err := u.DB.View(context.Background(), func(tx *store.Tx) error {
 		for _, what := range []string{
 			"client", "flow", "consent", "authorization_code", "authorization_code WHERE used_at IS NOT NULL", "token_family",
 			"token_family WHERE revoked_at IS NOT NULL", "refresh_token", "refresh_token WHERE used_at IS NOT NULL", "revocation",
@@ -232,8 +230,8 @@ func (u *unwritable) try(f fault) {
 // The same for people: no owner, no sign-in and no consent comes to be, and what
 // was shown can be answered later.
 func TestPeopleCanGoOnWhenTheLogIsBack(t *testing.T) {
-	h := apptest.Start(t)
-	u := unwritable{House: h, t: t, db: storetest.Open(t, "sqlite:"+filepath.Join(h.Dir, "gatehouse.db"))}
+	h := apptest.Open(t)
+	u := unwritable{House: h, t: t}
 	b := h.Browser()
 	refused := func(what string, a apptest.Answer) {
 		t.Helper()

@@ -78,7 +78,7 @@ func (l *Log) Run(ctx context.Context) error {
 			return l.flush(context.WithoutCancel(ctx))
 		case <-ticker.C:
 			if err := l.flush(ctx); err != nil && ctx.Err() == nil {
-				slog.ErrorContext(ctx, "what strangers did could not be recorded yet", "error", err)
+				slog.ErrorContext(ctx, "what strangers did could not be recorded yet", "err", err)
 			}
 		}
 	}

@@ -136,11 +136,11 @@ func TestRevokedTokensAreRefusedAtOnce(t *testing.T) {
 func TestATokenNeedsAMember(t *testing.T) {
 	h := start(t, apptest.Dev)
 	tokens, _ := h.Token("", "")
-	h.sql(`UPDATE member SET status = 'suspended'`)
+	h.SQL(`UPDATE member SET status = 'suspended'`)
 	if a := h.tool("/mcp", "Bearer "+tokens.AccessToken); a.StatusCode != http.StatusUnauthorized {
 		t.Errorf("%d %s", a.StatusCode, a.Text)
 	}
-	h.sql(`UPDATE member SET status = 'active', role = 'readonly'`)
+	h.SQL(`UPDATE member SET status = 'active', role = 'readonly'`)
 	if a := h.tool("/mcp", "Bearer "+tokens.AccessToken); a.StatusCode != http.StatusOK || !strings.Contains(a.Text, "readonly") {
 		t.Errorf("%d %s", a.StatusCode, a.Text)
 	}

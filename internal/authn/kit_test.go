@@ -3,73 +3,36 @@ package authn_test
 import (
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
-	"github.com/gatehouse-mcp/gatehouse/internal/store"
-	"github.com/gatehouse-mcp/gatehouse/internal/store/storetest"
 )
 
-// A house with its database open beside it, to look at rows and to turn clocks.
+// house is one with its database open beside it.
 type house struct {
 	*apptest.House
-	t  *testing.T
-	db *store.DB
+	t *testing.T
 }
 
 // start makes a house. Tests in different houses run side by side.
 func start(t *testing.T, change ...func(*app.Config)) house {
 	t.Helper()
 	t.Parallel()
-	var address string
-	h := apptest.Start(t, append(change, func(c *app.Config) {
-		if c.Database == "" {
-			c.Database = "sqlite:" + filepath.Join(c.DataDir, "gatehouse.db")
-		}
-		address = c.Database
-	})...)
-	return house{h, t, storetest.Open(t, address)}
+	return house{apptest.Open(t, change...), t}
 }
 
 // onEach runs f in a house on SQLite and in one on PostgreSQL.
 func onEach(t *testing.T, f func(t *testing.T, h house)) {
-	t.Run("sqlite", func(t *testing.T) { f(t, start(t)) })
-	t.Run("postgres", func(t *testing.T) {
-		address := storetest.Postgres(t)
-		f(t, start(t, func(c *app.Config) { c.Database = address }))
-	})
-}
-
-// sql changes rows behind the server's back.
-func (h house) sql(statement string, args ...any) {
-	h.t.Helper()
-	err := h.db.Do(h.t.Context(), func(tx *store.Tx) error {
-		_, err := tx.Exec(statement, args...)
-		return err
-	})
-	if err != nil {
-		h.t.Fatal(err)
-	}
-}
-
-func (h house) count(query string, args ...any) (n int) {
-	h.t.Helper()
-	err := h.db.View(h.t.Context(), func(tx *store.Tx) error { return tx.QueryRow(query, args...).Scan(&n) })
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return n
+	apptest.OnEach(t, func(t *testing.T, h *apptest.House) { f(t, house{h, t}) })
 }
 
 // bob makes a second member and says his address.
 func (h house) bob() string {
 	h.t.Helper()
-	h.sql(`INSERT INTO users (id, email, created_at) VALUES ('usr_bob', 'bob@acme.example', 0)`)
-	h.sql(`INSERT INTO member (workspace, user_id, role, status, created_at) VALUES ('default', 'usr_bob', 'standard', 'active', 0)`)
+	h.SQL(`INSERT INTO users (id, email, created_at) VALUES ('usr_bob', 'bob@acme.example', 0)`)
+	h.SQL(`INSERT INTO member (workspace, user_id, role, status, created_at) VALUES ('default', 'usr_bob', 'standard', 'active', 0)`)
 	return "bob@acme.example"
 }
 
@@ -174,23 +137,4 @@ func (h house) refusesForeign(own *apptest.Browser, path string, form url.Values
 			}
 		})
 	}
-}
-
-// together runs f n times at once, released by one barrier.
-func together[T any](n int, f func(i int) T) []T {
-	results := make([]T, n)
-	var ready, done sync.WaitGroup
-	gate := make(chan struct{})
-	ready.Add(n)
-	for i := range n {
-		done.Go(func() {
-			ready.Done()
-			<-gate
-			results[i] = f(i)
-		})
-	}
-	ready.Wait()
-	close(gate)
-	done.Wait()
-	return results
 }

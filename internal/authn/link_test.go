@@ -18,13 +18,13 @@ func TestUnknownAddressesAreAnsweredAlike(t *testing.T) {
 	h.person()
 	b := h.Browser()
 	known := h.ask(b, apptest.Owner)
-	links, rows := h.links(), h.count(`SELECT count(*) FROM sign_in_link`)
+	links, rows := h.links(), h.Count(`SELECT count(*) FROM sign_in_link`)
 	for _, email := range []string{
 		"nobody@acme.example", "dana@acme.example.evil.example", apptest.Owner + "\r\nBcc: evil@evil.example", "dana@acme.example, evil@evil.example",
 		"Dana <dana@acme.example>", "d\u0430na@acme.example", "dev@localhost", "'or 1=1--@x", strings.Repeat("a", 5000) + "@acme.example", "@",
 	} {
 		a := h.ask(b, email)
-		if a.StatusCode != known.StatusCode || len(a.Header) != len(known.Header) || h.links() != links || h.count(`SELECT count(*) FROM sign_in_link`) != rows {
+		if a.StatusCode != known.StatusCode || len(a.Header) != len(known.Header) || h.links() != links || h.Count(`SELECT count(*) FROM sign_in_link`) != rows {
 			t.Errorf("%.60q: %d, %d links, %v", email, a.StatusCode, h.links()-links, a.Header)
 		}
 		if strings.HasSuffix(email, "@acme.example") && len(email) < 40 {
@@ -71,7 +71,7 @@ func TestLookingAtALinkNeverSpendsIt(t *testing.T) {
 		}
 		scanner.Open(path)
 	}
-	if who := h.who(scanner) + h.who(b); who != "" || h.count(`SELECT count(*) FROM sign_in_link WHERE used_at IS NULL`) != 1 {
+	if who := h.who(scanner) + h.who(b); who != "" || h.Count(`SELECT count(*) FROM sign_in_link WHERE used_at IS NULL`) != 1 {
 		t.Errorf("looking signed %q in, or spent the link", who)
 	}
 	if b.Submit("/login/link", form); h.who(b) != apptest.Owner {
@@ -85,9 +85,9 @@ func TestALinkWorksOnce(t *testing.T) {
 		h.person()
 		b := h.Browser()
 		form := h.link(b, apptest.Owner)
-		sessions := h.count(`SELECT count(*) FROM browser_session`)
+		sessions := h.Count(`SELECT count(*) FROM browser_session`)
 		won := 0
-		for _, a := range together(32, func(int) apptest.Answer { return h.post(b, "/login/link", form, ours) }) {
+		for _, a := range apptest.Together(32, func(int) apptest.Answer { return h.post(b, "/login/link", form, ours) }) {
 			switch signedIn := strings.Contains(a.Header.Get("Set-Cookie"), "__Host-gatehouse-session=ses_"); {
 			case a.StatusCode == http.StatusSeeOther && signedIn:
 				won++
@@ -95,7 +95,7 @@ func TestALinkWorksOnce(t *testing.T) {
 				t.Errorf("%d %v", a.StatusCode, a.Header)
 			}
 		}
-		if n := h.count(`SELECT count(*) FROM browser_session`) - sessions; won != 1 || n != 1 {
+		if n := h.Count(`SELECT count(*) FROM browser_session`) - sessions; won != 1 || n != 1 {
 			t.Errorf("%d signed in, %d sessions", won, n)
 		}
 		if h.who(b) != "" {
@@ -110,14 +110,14 @@ func TestALinkExpires(t *testing.T) {
 	h.person()
 	b := h.Browser()
 	form := h.link(b, apptest.Owner)
-	if n := h.count(`SELECT max(expires_at - created_at) FROM sign_in_link`); time.Duration(n)*time.Microsecond != authn.LinkLife || authn.LinkLife != 15*time.Minute {
+	if n := h.Count(`SELECT max(expires_at - created_at) FROM sign_in_link`); time.Duration(n)*time.Microsecond != authn.LinkLife || authn.LinkLife != 15*time.Minute {
 		t.Errorf("it lives %d µs", n)
 	}
-	h.sql(`UPDATE sign_in_link SET expires_at = $1 WHERE used_at IS NULL`, time.Now().UnixMicro())
+	h.SQL(`UPDATE sign_in_link SET expires_at = $1 WHERE used_at IS NULL`, time.Now().UnixMicro())
 	if a := b.Submit("/login/link", form); a.StatusCode != http.StatusForbidden || h.who(b) != "" {
 		t.Errorf("%d %s", a.StatusCode, a.Text)
 	}
-	h.sql(`UPDATE sign_in_link SET expires_at = $1 WHERE used_at IS NULL`, time.Now().Add(time.Minute).UnixMicro())
+	h.SQL(`UPDATE sign_in_link SET expires_at = $1 WHERE used_at IS NULL`, time.Now().Add(time.Minute).UnixMicro())
 	if b.Submit("/login/link", form); h.who(b) != apptest.Owner {
 		t.Error("the twin does not work")
 	}
@@ -191,12 +191,12 @@ func TestLinksAreBounded(t *testing.T) {
 		form.Set("email", apptest.Owner)
 		h.ask(b, apptest.Owner)
 		oldest := b.Open(b.Link())
-		for _, a := range together(24, func(int) apptest.Answer { return h.post(b, "/login", form, ours) }) {
+		for _, a := range apptest.Together(24, func(int) apptest.Answer { return h.post(b, "/login", form, ours) }) {
 			if a.StatusCode != http.StatusOK {
 				t.Errorf("%d %s", a.StatusCode, a.Text)
 			}
 		}
-		if n := h.count(`SELECT count(*) FROM sign_in_link`); n > 20 {
+		if n := h.Count(`SELECT count(*) FROM sign_in_link`); n > 20 {
 			t.Errorf("%d rows", n)
 		}
 		if b.Submit("/login/link", apptest.Fields(oldest.Text)); h.who(b) != "" {
@@ -237,7 +237,7 @@ func TestASuspendedPersonDoesNotSignIn(t *testing.T) {
 	b := h.Browser()
 	form := h.link(b, apptest.Owner)
 	for _, status := range []string{"suspended", "revoked"} {
-		h.sql(`UPDATE member SET status = $1`, status)
+		h.SQL(`UPDATE member SET status = $1`, status)
 		links := h.links()
 		if a := h.ask(b, apptest.Owner); a.StatusCode != http.StatusOK || h.links() != links {
 			t.Errorf("%s: %d, %d links", status, a.StatusCode, h.links()-links)
@@ -246,7 +246,7 @@ func TestASuspendedPersonDoesNotSignIn(t *testing.T) {
 			t.Errorf("%s: %d %s", status, a.StatusCode, a.Text)
 		}
 	}
-	h.sql(`UPDATE member SET status = 'active'`)
+	h.SQL(`UPDATE member SET status = 'active'`)
 	if b.Submit("/login/link", form); h.who(b) != apptest.Owner {
 		t.Error("the twin does not work")
 	}

@@ -71,7 +71,7 @@ func TestASessionIsCheckedAtEveryRequest(t *testing.T) {
 	h := start(t)
 	b := h.person()
 	good := b.Cookies[session]
-	if n := h.count(`SELECT max(expires_at - created_at) FROM browser_session`); time.Duration(n)*time.Microsecond != 8*time.Hour {
+	if n := h.Count(`SELECT max(expires_at - created_at) FROM browser_session`); time.Duration(n)*time.Microsecond != 8*time.Hour {
 		t.Errorf("it lives %d µs", n)
 	}
 	for _, bent := range []string{
@@ -88,11 +88,11 @@ func TestASessionIsCheckedAtEveryRequest(t *testing.T) {
 		{`UPDATE member SET status = 'suspended'`, `UPDATE member SET status = 'active'`},
 		{`UPDATE browser_session SET ended_at = 1`, `UPDATE browser_session SET ended_at = NULL`},
 	} {
-		h.sql(row.spoil)
+		h.SQL(row.spoil)
 		if who := h.who(b); who != "" {
 			t.Errorf("after %s it is %s's", row.spoil, who)
 		}
-		h.sql(row.heal)
+		h.SQL(row.heal)
 		if who := h.who(b); who != apptest.Owner {
 			t.Errorf("after %s it is %q's", row.heal, who)
 		}
@@ -119,7 +119,7 @@ func TestSignOut(t *testing.T) {
 	if who := h.who(other); who != apptest.Owner {
 		t.Error("the other browser was signed out as well")
 	}
-	if n := h.count(`SELECT count(*) FROM audit_event WHERE action = 'session.end'`); n != 1 {
+	if n := h.Count(`SELECT count(*) FROM audit_event WHERE action = 'session.end'`); n != 1 {
 		t.Errorf("%d events", n)
 	}
 	b.Cookies[session] = ""

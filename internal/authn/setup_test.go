@@ -26,7 +26,7 @@ func (h house) setup(b *apptest.Browser, code, email string) url.Values {
 
 func (h house) code() string { return strings.TrimSpace(h.Log.Wait("  code  ", nil)) }
 
-func (h house) owners() int { return h.count(`SELECT count(*) FROM member WHERE role = 'owner'`) }
+func (h house) owners() int { return h.Count(`SELECT count(*) FROM member WHERE role = 'owner'`) }
 
 // The code is typed as people type.
 func TestTheSetupCodeIsReadKindly(t *testing.T) {
@@ -75,12 +75,12 @@ func TestManyGuessesAtOnceAreCounted(t *testing.T) {
 	onEach(t, func(t *testing.T, h house) {
 		b := h.Browser()
 		form, right := h.setup(b, wrongCode, apptest.Owner), h.setup(b, h.code(), apptest.Owner)
-		for _, a := range together(32, func(int) apptest.Answer { return h.post(b, "/setup", form, ours) }) {
+		for _, a := range apptest.Together(32, func(int) apptest.Answer { return h.post(b, "/setup", form, ours) }) {
 			if a.StatusCode != http.StatusForbidden {
 				t.Errorf("%d %s", a.StatusCode, a.Text)
 			}
 		}
-		if n := h.count(`SELECT tries FROM setup_code`); n != 10 {
+		if n := h.Count(`SELECT tries FROM setup_code`); n != 10 {
 			t.Errorf("%d tries", n)
 		}
 		if a := b.Submit("/setup", right); a.StatusCode != http.StatusForbidden || h.owners() != 0 {
@@ -94,7 +94,7 @@ func TestThereIsOneFirstOwner(t *testing.T) {
 	onEach(t, func(t *testing.T, h house) {
 		b := h.Browser()
 		form := h.setup(b, h.code(), "")
-		answers := together(16, func(i int) apptest.Answer {
+		answers := apptest.Together(16, func(i int) apptest.Answer {
 			mine := url.Values{"csrf": form["csrf"], "code": form["code"], "email": {fmt.Sprintf("p%d@acme.example", i)}}
 			return h.post(b, "/setup", mine, ours)
 		})
@@ -123,7 +123,7 @@ func TestABadAddressDoesNotSpendTheCode(t *testing.T) {
 			t.Errorf("%.40q: %d %s", email, a.StatusCode, a.Text)
 		}
 	}
-	if n := h.count(`SELECT tries FROM setup_code`); n != 0 {
+	if n := h.Count(`SELECT tries FROM setup_code`); n != 0 {
 		t.Errorf("%d tries were counted", n)
 	}
 	h.refusesForeign(b, "/setup", h.setup(b, h.code(), apptest.Owner), func() bool { return h.owners() == 0 })
@@ -145,7 +145,7 @@ func TestSetupIsOverWithTheOwner(t *testing.T) {
 	if a := b.Open("/setup"); a.StatusCode != http.StatusNotFound {
 		t.Errorf("GET: %d", a.StatusCode)
 	}
-	h.sql(`UPDATE setup_code SET used_at = NULL, tries = 0`) // not even if the code were good again
+	h.SQL(`UPDATE setup_code SET used_at = NULL, tries = 0`) // not even if the code were good again
 	if a := b.Submit("/setup", second); a.StatusCode != http.StatusNotFound || h.owners() != 1 {
 		t.Errorf("POST with a good code: %d, %d owners", a.StatusCode, h.owners())
 	}
@@ -170,18 +170,18 @@ func TestTheSetupCodeExpiresAndIsReplaced(t *testing.T) {
 	h := start(t)
 	b := h.Browser()
 	old := h.code()
-	left := time.Until(time.UnixMicro(int64(h.count(`SELECT expires_at FROM setup_code`))))
+	left := time.Until(time.UnixMicro(int64(h.Count(`SELECT expires_at FROM setup_code`))))
 	if left > authn.SetupLife || left < authn.SetupLife-time.Minute || authn.SetupLife != 30*time.Minute {
 		t.Errorf("it lives %v", left)
 	}
-	h.sql(`UPDATE setup_code SET expires_at = $1`, time.Now().UnixMicro())
+	h.SQL(`UPDATE setup_code SET expires_at = $1`, time.Now().UnixMicro())
 	if a := b.Submit("/setup", h.setup(b, old, apptest.Owner)); a.StatusCode != http.StatusForbidden || h.owners() != 0 {
 		t.Errorf("expired: %d, %d owners", a.StatusCode, h.owners())
 	}
 	if err := h.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	h.House = apptest.Start(t, func(c *app.Config) { c.DataDir = h.Dir })
+	h.House = apptest.Open(t, func(c *app.Config) { c.DataDir = h.Dir })
 	if h.code() == old {
 		t.Fatal("the same code again")
 	}
@@ -193,7 +193,7 @@ func TestTheSetupCodeExpiresAndIsReplaced(t *testing.T) {
 	if err := h.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	h.House = apptest.Start(t, func(c *app.Config) { c.DataDir = h.Dir })
+	h.House = apptest.Open(t, func(c *app.Config) { c.DataDir = h.Dir })
 	if log := h.Log.String(); strings.Contains(log, "  code  ") {
 		t.Errorf("a code although there is an owner:\n%s", log)
 	}

@@ -266,10 +266,10 @@ func TestDevelopmentModeStaysOnThisComputer(t *testing.T) {
 // start has made it.
 func TestDevelopmentIdentityEndsWithItsMode(t *testing.T) {
 	h := start(t)
-	h.sql(`INSERT INTO users (id, email, created_at) VALUES ('usr_dev', 'dev@localhost', 0)`)
-	h.sql(`INSERT INTO member (workspace, user_id, role, status, created_at) VALUES ('default', 'usr_dev', 'owner', 'active', 0)`)
+	h.SQL(`INSERT INTO users (id, email, created_at) VALUES ('usr_dev', 'dev@localhost', 0)`)
+	h.SQL(`INSERT INTO member (workspace, user_id, role, status, created_at) VALUES ('default', 'usr_dev', 'owner', 'active', 0)`)
 	a := h.authorize(authorization(h, h.Register(), nil))
-	if !strings.HasPrefix(a.Header.Get("Location"), "/login?flow=") || h.count(`SELECT count(*) FROM authorization_code`) != 0 {
+	if !strings.HasPrefix(a.Header.Get("Location"), "/login?flow=") || h.Count(`SELECT count(*) FROM authorization_code`) != 0 {
 		t.Errorf("%d %v", a.StatusCode, a.Header)
 	}
 }

@@ -115,15 +115,15 @@ func TestACodeExpires(t *testing.T) {
 	client := h.Register()
 	code, verifier := h.Code(client, nil)
 	id, _, _ := strings.Cut(code, ".")
-	if n := h.count(`SELECT expires_at - created_at FROM authorization_code WHERE id = $1`, id); time.Duration(n)*time.Microsecond != authserver.CodeLife || authserver.CodeLife != 2*time.Minute {
+	if n := h.Count(`SELECT expires_at - created_at FROM authorization_code WHERE id = $1`, id); time.Duration(n)*time.Microsecond != authserver.CodeLife || authserver.CodeLife != 2*time.Minute {
 		t.Errorf("a code lives %d µs", n)
 	}
-	h.sql(`UPDATE authorization_code SET expires_at = $1 WHERE id = $2`, time.Now().UnixMicro(), id)
+	h.SQL(`UPDATE authorization_code SET expires_at = $1 WHERE id = $2`, time.Now().UnixMicro(), id)
 	h.unchanged(t, func() { refused(t, h.Redeem(client, code, verifier, nil), oauth.InvalidGrant) })
 	if n := h.events("token.replay"); n != 0 {
 		t.Error("a late code is taken for a stolen one")
 	}
-	h.sql(`UPDATE authorization_code SET expires_at = $1 WHERE id = $2`, time.Now().Add(time.Second*10).UnixMicro(), id)
+	h.SQL(`UPDATE authorization_code SET expires_at = $1 WHERE id = $2`, time.Now().Add(time.Second*10).UnixMicro(), id)
 	if a := h.Redeem(client, code, verifier, nil); a.StatusCode != http.StatusOK {
 		t.Errorf("%d %s", a.StatusCode, a.Text)
 	}
@@ -139,7 +139,7 @@ func TestASecondUseRevokesTheFirst(t *testing.T) {
 		"with another verifier": func(code, _ string) apptest.Answer { return h.Redeem(client, code, oauth.NewVerifier(), nil) },
 		"after its life": func(code, verifier string) apptest.Answer {
 			id, _, _ := strings.Cut(code, ".")
-			h.sql(`UPDATE authorization_code SET expires_at = 1 WHERE id = $1`, id)
+			h.SQL(`UPDATE authorization_code SET expires_at = 1 WHERE id = $1`, id)
 			return h.Redeem(client, code, verifier, nil)
 		},
 	} {
@@ -194,7 +194,7 @@ func TestOneOfManyRedeemsACode(t *testing.T) {
 		client := h.Register()
 		for round := range 2 {
 			code, verifier := h.Code(client, nil)
-			answers := together(64, func(int) apptest.Answer { return h.Redeem(client, code, verifier, nil) })
+			answers := apptest.Together(64, func(int) apptest.Answer { return h.Redeem(client, code, verifier, nil) })
 			if got := statuses(answers); got[http.StatusOK] != 1 || got[http.StatusBadRequest] != 63 {
 				t.Fatalf("round %d: %v", round, got)
 			}
@@ -209,7 +209,7 @@ func TestOneOfManyRedeemsACode(t *testing.T) {
 			if h.works(tokens.AccessToken) { // R319: the others were replays
 				t.Error("the tokens of a replayed code work")
 			}
-			if n := h.count(`SELECT count(*) FROM token_family`); n != round+1 {
+			if n := h.Count(`SELECT count(*) FROM token_family`); n != round+1 {
 				t.Errorf("%d families after %d codes", n, round+1)
 			}
 		}
@@ -223,7 +223,7 @@ func TestASuspendedPersonGetsNoTokens(t *testing.T) {
 	client := h.Register()
 	code, verifier := h.Code(client, nil)
 	tokens, fresh := h.tokens(client, nil), h.tokens(client, nil)
-	h.sql(`UPDATE member SET status = 'suspended' WHERE user_id = 'usr_dev'`)
+	h.SQL(`UPDATE member SET status = 'suspended' WHERE user_id = 'usr_dev'`)
 	h.unchanged(t, func() {
 		refused(t, h.Redeem(client, code, verifier, nil), oauth.InvalidGrant)
 		refused(t, h.Refresh(client, tokens.RefreshToken), oauth.InvalidGrant)
@@ -232,7 +232,7 @@ func TestASuspendedPersonGetsNoTokens(t *testing.T) {
 	if h.works(fresh.AccessToken) {
 		t.Error("an access token that was not seen before the suspension works")
 	}
-	h.sql(`UPDATE member SET status = 'active' WHERE user_id = 'usr_dev'`)
+	h.SQL(`UPDATE member SET status = 'active' WHERE user_id = 'usr_dev'`)
 	if a := h.Redeem(client, code, verifier, nil); a.StatusCode != http.StatusOK {
 		t.Errorf("%d %s", a.StatusCode, a.Text)
 	}
@@ -246,6 +246,6 @@ func TestATokenNeedsItsServer(t *testing.T) {
 	h := start(t, apptest.Dev)
 	client := h.Register()
 	code, verifier := h.Code(client, nil)
-	h.sql(`UPDATE authorization_code SET resource = $1`, h.URL+"/s/gone/mcp")
+	h.SQL(`UPDATE authorization_code SET resource = $1`, h.URL+"/s/gone/mcp")
 	h.unchanged(t, func() { refused(t, h.Redeem(client, code, verifier, nil), oauth.InvalidTarget) })
 }

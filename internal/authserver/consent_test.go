@@ -42,8 +42,8 @@ func (h house) signIn(b *apptest.Browser, email string) apptest.Answer {
 // bob makes a second member.
 func (h house) bob() string {
 	h.t.Helper()
-	h.sql(`INSERT INTO users (id, email, created_at) VALUES ('usr_bob', 'bob@acme.example', 0)`)
-	h.sql(`INSERT INTO member (workspace, user_id, role, status, created_at) VALUES ('default', 'usr_bob', 'standard', 'active', 0)`)
+	h.SQL(`INSERT INTO users (id, email, created_at) VALUES ('usr_bob', 'bob@acme.example', 0)`)
+	h.SQL(`INSERT INTO member (workspace, user_id, role, status, created_at) VALUES ('default', 'usr_bob', 'standard', 'active', 0)`)
 	return "bob@acme.example"
 }
 
@@ -166,7 +166,7 @@ func TestAQuestionBelongsToWhoSawIt(t *testing.T) {
 	own := apptest.Fields(page.Text)
 	own.Set("decision", "allow")
 	own.Set("started", "yes")
-	if target := apptest.Target(b.Submit("/consent", own).Text); target == nil || h.count(`SELECT count(*) FROM consent WHERE user_id = 'usr_bob'`) != 1 {
+	if target := apptest.Target(b.Submit("/consent", own).Text); target == nil || h.Count(`SELECT count(*) FROM consent WHERE user_id = 'usr_bob'`) != 1 {
 		t.Errorf("%v", target)
 	}
 }
@@ -177,10 +177,10 @@ func TestAWaitingAuthorizationExpires(t *testing.T) {
 	b, client := h.person(), h.Register()
 	form := h.asked(b, authorization(h, client, nil))
 	id := form.Get("request")
-	if n := h.count(`SELECT expires_at - created_at FROM flow WHERE id = $1`, id); time.Duration(n)*time.Microsecond != 10*time.Minute {
+	if n := h.Count(`SELECT expires_at - created_at FROM flow WHERE id = $1`, id); time.Duration(n)*time.Microsecond != 10*time.Minute {
 		t.Errorf("it lives %d µs", n)
 	}
-	h.sql(`UPDATE flow SET expires_at = $1 WHERE id = $2`, time.Now().UnixMicro(), id)
+	h.SQL(`UPDATE flow SET expires_at = $1 WHERE id = $2`, time.Now().UnixMicro(), id)
 	h.unchanged(t, func() {
 		shown(t, h.post(b, form, ours, browser), http.StatusForbidden)
 		shown(t, b.Open("/consent/"+id), http.StatusForbidden)
@@ -190,7 +190,7 @@ func TestAWaitingAuthorizationExpires(t *testing.T) {
 	if a := h.Browser().Open("/login?flow=" + id); a.StatusCode != http.StatusOK || apptest.Fields(a.Text).Has("flow") {
 		t.Errorf("somebody else's sign-in page: %d %s", a.StatusCode, a.Text)
 	}
-	h.sql(`UPDATE flow SET expires_at = $1 WHERE id = $2`, time.Now().Add(time.Minute).UnixMicro(), id)
+	h.SQL(`UPDATE flow SET expires_at = $1 WHERE id = $2`, time.Now().Add(time.Minute).UnixMicro(), id)
 	if target := apptest.Target(b.Submit("/consent", form).Text); target == nil {
 		t.Error("the twin does not work")
 	}
@@ -202,12 +202,12 @@ func TestOneAnswerCounts(t *testing.T) {
 	onEach(t, func(t *testing.T, h house) {
 		b, client := h.person(), h.Register()
 		form := h.asked(b, authorization(h, client, nil))
-		for _, a := range together(16, func(int) apptest.Answer { return h.post(b, form, ours, browser) }) {
+		for _, a := range apptest.Together(16, func(int) apptest.Answer { return h.post(b, form, ours, browser) }) {
 			if a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != "/return/"+form.Get("request") {
 				t.Errorf("%d %v", a.StatusCode, a.Header)
 			}
 		}
-		if codes, consents, events := h.count(`SELECT count(*) FROM authorization_code`), h.count(`SELECT count(*) FROM consent`), h.events("consent"); codes != 1 || consents != 1 || events != 1 {
+		if codes, consents, events := h.Count(`SELECT count(*) FROM authorization_code`), h.Count(`SELECT count(*) FROM consent`), h.events("consent"); codes != 1 || consents != 1 || events != 1 {
 			t.Errorf("%d codes, %d consents, %d events", codes, consents, events)
 		}
 		h.unchanged(t, func() { h.post(b, form, ours, browser) })
@@ -215,7 +215,7 @@ func TestOneAnswerCounts(t *testing.T) {
 		form = h.asked(b, authorization(h, client, nil))
 		no := maps.Clone(form)
 		no["decision"] = []string{"deny"}
-		together(16, func(i int) apptest.Answer {
+		apptest.Together(16, func(i int) apptest.Answer {
 			if i%2 == 0 {
 				return h.post(b, no, ours, browser)
 			}
@@ -225,7 +225,7 @@ func TestOneAnswerCounts(t *testing.T) {
 		if target == nil {
 			t.Fatal("no way back")
 		}
-		if allowed := target.Query().Has("code"); (h.count(`SELECT count(*) FROM authorization_code`) == 2) != allowed || h.events("consent") != 2 {
+		if allowed := target.Query().Has("code"); (h.Count(`SELECT count(*) FROM authorization_code`) == 2) != allowed || h.events("consent") != 2 {
 			t.Errorf("%v, %d events", target, h.events("consent"))
 		}
 	})
@@ -291,7 +291,7 @@ func TestNoIsToldTheClient(t *testing.T) {
 		t.Fatal("no way back")
 	}
 	answered(t, target.String(), apptest.Callback, with("error", "access_denied", "error_description", "*", "state", "st&te/1", "iss", h.URL))
-	if h.count(`SELECT count(*) FROM consent`)+h.count(`SELECT count(*) FROM authorization_code`) != 0 || h.count(`SELECT count(*) FROM audit_event WHERE action = 'consent' AND outcome = 'denied'`) != 1 {
+	if h.Count(`SELECT count(*) FROM consent`)+h.Count(`SELECT count(*) FROM authorization_code`) != 0 || h.Count(`SELECT count(*) FROM audit_event WHERE action = 'consent' AND outcome = 'denied'`) != 1 {
 		t.Error("something was granted, or nothing recorded")
 	}
 	again := b.Open("/return/" + form.Get("request"))
@@ -343,11 +343,11 @@ func TestHandBack(t *testing.T) {
 	if a := h.Redeem(client, target.Query().Get("code"), verifier, nil); a.StatusCode != http.StatusOK {
 		t.Errorf("%d %s", a.StatusCode, a.Text)
 	}
-	h.sql(`UPDATE flow SET decided_at = decided_at - 180000000`)
+	h.SQL(`UPDATE flow SET decided_at = decided_at - 180000000`)
 	if a := b.Open(page); strings.Contains(a.Text, "code=") || !strings.Contains(a.Text, "expired") {
 		t.Errorf("after the code's life: %s", a.Text)
 	}
-	h.sql(`UPDATE flow SET expires_at = 1`)
+	h.SQL(`UPDATE flow SET expires_at = 1`)
 	shown(t, b.Open(page), http.StatusForbidden)
 }
 
@@ -367,7 +367,7 @@ func TestProgramsAreRedirected(t *testing.T) {
 		r.AddCookie(&http.Cookie{Name: name, Value: value})
 	}
 	answered(t, h.Do(r).Header.Get("Location"), apptest.Callback, want)
-	if h.count(`SELECT count(*) FROM authorization_code`) != 1 {
+	if h.Count(`SELECT count(*) FROM authorization_code`) != 1 {
 		t.Error("a second code")
 	}
 }
@@ -454,7 +454,7 @@ func TestASuspendedPersonAnswersNothing(t *testing.T) {
 	h := start(t)
 	b, client := h.person(), h.Register()
 	form := h.asked(b, authorization(h, client, nil))
-	h.sql(`UPDATE member SET status = 'suspended'`)
+	h.SQL(`UPDATE member SET status = 'suspended'`)
 	h.unchanged(t, func() {
 		a := h.post(b, form, ours, browser)
 		if a.StatusCode != http.StatusForbidden && !strings.HasPrefix(a.Header.Get("Location"), "/login?") {
@@ -464,7 +464,7 @@ func TestASuspendedPersonAnswersNothing(t *testing.T) {
 	if a := b.Open("/consent/" + form.Get("request")); a.Request.URL.Path != "/login" {
 		t.Errorf("at %s", a.Request.URL)
 	}
-	h.sql(`UPDATE member SET status = 'active'`)
+	h.SQL(`UPDATE member SET status = 'active'`)
 	if apptest.Target(b.Submit("/consent", form).Text) == nil {
 		t.Error("the twin does not work")
 	}

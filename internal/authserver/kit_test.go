@@ -4,68 +4,32 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
-	"github.com/gatehouse-mcp/gatehouse/internal/store/storetest"
 )
 
-// A house with its database open beside it, to look at rows and to turn clocks.
+// house is one with its database open beside it.
 type house struct {
 	*apptest.House
-	t  *testing.T
-	db *store.DB
+	t *testing.T
 }
 
 // start makes a house. Tests in different houses run side by side.
 func start(t *testing.T, change ...func(*app.Config)) house {
 	t.Helper()
 	t.Parallel()
-	var address string
-	h := apptest.Start(t, append(change, func(c *app.Config) {
-		if c.Database == "" {
-			c.Database = "sqlite:" + filepath.Join(c.DataDir, "gatehouse.db")
-		}
-		address = c.Database
-	})...)
-	return house{h, t, storetest.Open(t, address)}
+	return house{apptest.Open(t, change...), t}
 }
 
 // onEach runs f in a house on SQLite and in one on PostgreSQL.
 func onEach(t *testing.T, f func(t *testing.T, h house), change ...func(*app.Config)) {
-	t.Run("sqlite", func(t *testing.T) { f(t, start(t, change...)) })
-	t.Run("postgres", func(t *testing.T) {
-		address := storetest.Postgres(t)
-		f(t, start(t, append(change, func(c *app.Config) { c.Database = address })...))
-	})
-}
-
-// sql changes rows behind the server's back.
-func (h house) sql(statement string, args ...any) {
-	h.t.Helper()
-	err := h.db.Do(h.t.Context(), func(tx *store.Tx) error {
-		_, err := tx.Exec(statement, args...)
-		return err
-	})
-	if err != nil {
-		h.t.Fatal(err)
-	}
-}
-
-func (h house) count(query string, args ...any) (n int) {
-	h.t.Helper()
-	err := h.db.View(h.t.Context(), func(tx *store.Tx) error { return tx.QueryRow(query, args...).Scan(&n) })
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return n
+	apptest.OnEach(t, func(t *testing.T, h *apptest.House) { f(t, house{h, t}) }, change...)
 }
 
 // traces are what a refused request must not have made, spent or revoked.
@@ -82,7 +46,7 @@ func (h house) trace() (text string) {
 		counts = append(counts, fmt.Sprintf("'%s: ' || (SELECT count(*) FROM %s)", strings.ReplaceAll(what, "'", "''"), what))
 	}
 	query := "SELECT " + strings.Join(counts, ` || ', ' || `)
-	if err := h.db.View(h.t.Context(), func(tx *store.Tx) error { return tx.QueryRow(query).Scan(&text) }); err != nil {
+	if err := h.DB.View(h.t.Context(), func(tx *store.Tx) error { return tx.QueryRow(query).Scan(&text) }); err != nil {
 		h.t.Fatal(err)
 	}
 	return text
@@ -145,7 +109,7 @@ func (h house) works(token string) bool {
 // event counts audit events of an action.
 func (h house) events(action string) int {
 	h.t.Helper()
-	return h.count(`SELECT count(*) FROM audit_event WHERE action = $1`, action)
+	return h.Count(`SELECT count(*) FROM audit_event WHERE action = $1`, action)
 }
 
 // refused fails unless the answer is this OAuth error in JSON (R407): never
@@ -211,25 +175,6 @@ func redirected(t *testing.T, h house, a apptest.Answer, redirect, state, code s
 		want.Set("state", state)
 	}
 	answered(t, a.Header.Get("Location"), redirect, want)
-}
-
-// together runs f n times at once, released by one barrier.
-func together[T any](n int, f func(i int) T) []T {
-	results := make([]T, n)
-	var ready, done sync.WaitGroup
-	gate := make(chan struct{})
-	ready.Add(n)
-	for i := range n {
-		done.Go(func() {
-			ready.Done()
-			<-gate
-			results[i] = f(i)
-		})
-	}
-	ready.Wait()
-	close(gate)
-	done.Wait()
-	return results
 }
 
 func statuses(answers []apptest.Answer) map[int]int {

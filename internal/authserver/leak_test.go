@@ -117,7 +117,7 @@ func (h house) live(t *testing.T) (printed, secrets map[string]string) {
 func (h house) dump() string {
 	h.t.Helper()
 	var b strings.Builder
-	err := h.db.View(h.t.Context(), func(tx *store.Tx) error {
+	err := h.DB.View(h.t.Context(), func(tx *store.Tx) error {
 		tables, err := column(tx, `SELECT name FROM sqlite_master WHERE type = 'table'`)
 		if err != nil {
 			return err
@@ -131,7 +131,7 @@ func (h house) dump() string {
 	})
 	if err != nil { // not SQLite
 		b.Reset()
-		err = h.db.View(h.t.Context(), func(tx *store.Tx) error {
+		err = h.DB.View(h.t.Context(), func(tx *store.Tx) error {
 			tables, err := column(tx, `SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'`)
 			if err != nil {
 				return err

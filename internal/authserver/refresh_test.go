@@ -43,7 +43,7 @@ func TestAnOldRefreshTokenIsForgivenInItsWindow(t *testing.T) {
 	}
 	// No child was used: its age does not matter.
 	leaf := h.refresh(client, chain[len(chain)-1].RefreshToken)
-	h.sql(`UPDATE refresh_token SET used_at = 1 WHERE used_at IS NOT NULL`)
+	h.SQL(`UPDATE refresh_token SET used_at = 1 WHERE used_at IS NOT NULL`)
 	h.refresh(client, leaf.RefreshToken)
 }
 
@@ -57,7 +57,7 @@ func TestAnOldRefreshTokenAfterItsWindowRevokesItsFamily(t *testing.T) {
 	second := h.refresh(client, first.RefreshToken)
 	third := h.refresh(client, second.RefreshToken)
 	id, _, _ := strings.Cut(first.RefreshToken, ".")
-	h.sql(`UPDATE refresh_token SET child_used_at = $1 WHERE id = $2`, time.Now().Add(-token.ReuseWindow-time.Second).UnixMicro(), id)
+	h.SQL(`UPDATE refresh_token SET child_used_at = $1 WHERE id = $2`, time.Now().Add(-token.ReuseWindow-time.Second).UnixMicro(), id)
 
 	refused(t, h.Refresh(client, first.RefreshToken), oauth.InvalidGrant)
 	for i, tokens := range []oauth.TokenResponse{first, second, third} {
@@ -133,9 +133,9 @@ func TestRefreshTokensAndFamiliesExpire(t *testing.T) {
 		"absolute": {`UPDATE token_family SET expires_at = $1`, `UPDATE token_family SET expires_at = $1`},
 	} {
 		tokens := h.tokens(client, nil)
-		h.sql(row.age, time.Now().UnixMicro())
+		h.SQL(row.age, time.Now().UnixMicro())
 		h.unchanged(t, func() { refused(t, h.Refresh(client, tokens.RefreshToken), oauth.InvalidGrant) })
-		h.sql(row.heal, time.Now().Add(time.Hour).UnixMicro())
+		h.SQL(row.heal, time.Now().Add(time.Hour).UnixMicro())
 		if a := h.Refresh(client, tokens.RefreshToken); a.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d %s", name, a.StatusCode, a.Text)
 		}
@@ -164,7 +164,7 @@ func TestManyRefreshAtOnce(t *testing.T) {
 	onEach(t, func(t *testing.T, h house) {
 		client := h.Register()
 		tokens := h.tokens(client, nil)
-		answers := together(64, func(int) apptest.Answer { return h.Refresh(client, tokens.RefreshToken) })
+		answers := apptest.Together(64, func(int) apptest.Answer { return h.Refresh(client, tokens.RefreshToken) })
 		if got := statuses(answers); got[http.StatusOK] != 64 {
 			t.Fatalf("%v", got)
 		}
@@ -172,7 +172,7 @@ func TestManyRefreshAtOnce(t *testing.T) {
 		for i, a := range answers {
 			a.JSON(t, &all[i])
 		}
-		for i, works := range together(len(all), func(i int) bool { return h.works(all[i].AccessToken) }) {
+		for i, works := range apptest.Together(len(all), func(i int) bool { return h.works(all[i].AccessToken) }) {
 			if !works {
 				t.Errorf("access token %d does not work", i)
 			}
@@ -180,7 +180,7 @@ func TestManyRefreshAtOnce(t *testing.T) {
 		for i := 0; i < len(all); i += 16 {
 			h.refresh(client, all[i].RefreshToken)
 		}
-		if n := h.count(`SELECT count(*) FROM token_family WHERE revoked_at IS NOT NULL`); n > 0 {
+		if n := h.Count(`SELECT count(*) FROM token_family WHERE revoked_at IS NOT NULL`); n > 0 {
 			t.Error("the family was revoked")
 		}
 	}, apptest.Dev)
@@ -194,7 +194,7 @@ func TestAReplayWinsAgainstRefreshes(t *testing.T) {
 		code, verifier := h.Code(client, nil)
 		var first oauth.TokenResponse
 		h.Redeem(client, code, verifier, nil).JSON(t, &first)
-		answers := together(32, func(i int) apptest.Answer {
+		answers := apptest.Together(32, func(i int) apptest.Answer {
 			if i == 7 {
 				return h.Redeem(client, code, verifier, nil)
 			}

@@ -171,7 +171,7 @@ func TestLocalizedAddressesAreDropped(t *testing.T) {
 	if a.StatusCode != http.StatusCreated || strings.Contains(a.Text, "javascript") || strings.Contains(a.Text, "data:") {
 		t.Errorf("%d %s", a.StatusCode, a.Text)
 	}
-	if n := h.count(`SELECT count(*) FROM client WHERE metadata LIKE '%javascript%'`); n > 0 {
+	if n := h.Count(`SELECT count(*) FROM client WHERE metadata LIKE '%javascript%'`); n > 0 {
 		t.Error("it was kept")
 	}
 }

@@ -30,9 +30,6 @@ type Message struct {
 // IsRequest reports whether the message wants an answer.
 func (m Message) IsRequest() bool { return m.Method != "" && m.ID != nil }
 
-// IsNotification reports whether the message wants no answer.
-func (m Message) IsNotification() bool { return m.Method != "" && m.ID == nil }
-
 // IsResponse reports whether the message is an answer.
 func (m Message) IsResponse() bool { return m.Method == "" }
 
@@ -47,15 +44,13 @@ type Error struct {
 // Error gives the code and the message, not the data.
 func (e *Error) Error() string { return fmt.Sprintf("JSON-RPC error %d: %s", e.Code, e.Message) }
 
-// The codes of JSON-RPC 2.0 §5.1, and those MCP 2026-07-28 adds.
+// The codes of JSON-RPC 2.0 §5.1, and one that MCP 2026-07-28 adds.
 const (
 	ParseError         = -32700
 	InvalidRequest     = -32600
 	MethodNotFound     = -32601
 	InvalidParams      = -32602
 	InternalError      = -32603
-	HeaderMismatch     = -32020
-	MissingCapability  = -32021
 	UnsupportedVersion = -32022
 )
 

@@ -24,21 +24,21 @@ func TestParseKeepsWhatItDoesNotUnderstand(t *testing.T) {
 
 func TestParseTellsMessagesApart(t *testing.T) {
 	tests := []struct {
-		name, in                        string
-		request, notification, response bool
+		name, in          string
+		request, response bool
 	}{
-		{"request", `{"jsonrpc":"2.0","id":1,"method":"ping"}`, true, false, false},
-		{"request with a negative id", `{"jsonrpc":"2.0","id":-1,"method":"ping"}`, true, false, false},
-		{"request with an empty id", `{"jsonrpc":"2.0","id":"","method":"ping"}`, true, false, false},
-		{"request with params null", `{"jsonrpc":"2.0","id":1,"method":"ping","params":null}`, true, false, false},
-		{"escaped member name", `{"jsonrpc":"2.0","\u0069d":1,"method":"ping"}`, true, false, false},
-		{"escaped version", `{"jsonrpc":"\u0032.0","id":1,"method":"ping"}`, true, false, false},
-		{"notification", `{"jsonrpc":"2.0","method":"notifications/initialized"}`, false, true, false},
-		{"result", `{"jsonrpc":"2.0","id":1,"result":{}}`, false, false, true},
-		{"error", `{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"no"}}`, false, false, true},
-		{"error to nobody", `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}`, false, false, true},
-		{"error without id", `{"jsonrpc":"2.0","error":{"code":-32700,"message":"no"}}`, false, false, true},
-		{"space around", " \n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\r\n ", true, false, false},
+		{"request", `{"jsonrpc":"2.0","id":1,"method":"ping"}`, true, false},
+		{"request with a negative id", `{"jsonrpc":"2.0","id":-1,"method":"ping"}`, true, false},
+		{"request with an empty id", `{"jsonrpc":"2.0","id":"","method":"ping"}`, true, false},
+		{"request with params null", `{"jsonrpc":"2.0","id":1,"method":"ping","params":null}`, true, false},
+		{"escaped member name", `{"jsonrpc":"2.0","\u0069d":1,"method":"ping"}`, true, false},
+		{"escaped version", `{"jsonrpc":"\u0032.0","id":1,"method":"ping"}`, true, false},
+		{"notification", `{"jsonrpc":"2.0","method":"notifications/initialized"}`, false, false},
+		{"result", `{"jsonrpc":"2.0","id":1,"result":{}}`, false, true},
+		{"error", `{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"no"}}`, false, true},
+		{"error to nobody", `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}`, false, true},
+		{"error without id", `{"jsonrpc":"2.0","error":{"code":-32700,"message":"no"}}`, false, true},
+		{"space around", " \n{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\r\n ", true, false},
 	}
 	for _, tt := range tests {
 		m, err := Parse([]byte(tt.in))
@@ -46,8 +46,8 @@ func TestParseTellsMessagesApart(t *testing.T) {
 			t.Errorf("%s: refused: %v", tt.name, err)
 			continue
 		}
-		if m.IsRequest() != tt.request || m.IsNotification() != tt.notification || m.IsResponse() != tt.response {
-			t.Errorf("%s: request %v, notification %v, response %v", tt.name, m.IsRequest(), m.IsNotification(), m.IsResponse())
+		if m.IsRequest() != tt.request || m.IsResponse() != tt.response {
+			t.Errorf("%s: request %v, response %v", tt.name, m.IsRequest(), m.IsResponse())
 		}
 		again, err := Parse(m.Encode())
 		if err != nil || again.Method != m.Method || !bytes.Equal(again.ID, m.ID) {

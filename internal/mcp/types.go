@@ -52,11 +52,8 @@ func Renamed(definition json.RawMessage, name string) (json.RawMessage, error) {
 // Annotations are hints about what a tool does. A server may leave them out,
 // which is nil, and it may lie.
 type Annotations struct {
-	Title       string `json:"title,omitempty"`
-	ReadOnly    *bool  `json:"readOnlyHint,omitempty"`
-	Destructive *bool  `json:"destructiveHint,omitempty"`
-	Idempotent  *bool  `json:"idempotentHint,omitempty"`
-	OpenWorld   *bool  `json:"openWorldHint,omitempty"`
+	ReadOnly    *bool `json:"readOnlyHint,omitempty"`
+	Destructive *bool `json:"destructiveHint,omitempty"`
 }
 
 // Annotations are the hints of the definition. Hints that cannot be read count
@@ -89,6 +86,3 @@ func TextResult(structured json.RawMessage, text string, isError bool) json.RawM
 	}
 	return append(b, '}')
 }
-
-// IsError reports whether the result of a tool call says that the tool failed.
-func IsError(result json.RawMessage) bool { return string(Field(result, "isError")) == "true" }

@@ -12,22 +12,20 @@ const (
 // ServerMetadata describes an authorization server (RFC 8414; R103, R104,
 // R116). What is switched off is left out (R105).
 type ServerMetadata struct {
-	Issuer                   string   `json:"issuer"`
-	AuthorizationEndpoint    string   `json:"authorization_endpoint,omitempty"`
-	TokenEndpoint            string   `json:"token_endpoint,omitempty"`
-	RegistrationEndpoint     string   `json:"registration_endpoint,omitempty"`
-	RevocationEndpoint       string   `json:"revocation_endpoint,omitempty"`
-	JWKSURI                  string   `json:"jwks_uri,omitempty"`
-	ScopesSupported          []string `json:"scopes_supported,omitempty"`
-	ResponseTypes            []string `json:"response_types_supported"`
-	ResponseModes            []string `json:"response_modes_supported,omitempty"`
-	GrantTypes               []string `json:"grant_types_supported,omitempty"`
-	TokenAuthMethods         []string `json:"token_endpoint_auth_methods_supported,omitempty"`
-	RevocationAuthMethods    []string `json:"revocation_endpoint_auth_methods_supported,omitempty"`
-	ChallengeMethods         []string `json:"code_challenge_methods_supported,omitempty"`
-	IssParameter             bool     `json:"authorization_response_iss_parameter_supported,omitempty"` // RFC 9207
-	ClientIDMetadataDocument bool     `json:"client_id_metadata_document_supported,omitempty"`
-	ServiceDocumentation     string   `json:"service_documentation,omitempty"`
+	Issuer                string   `json:"issuer"`
+	AuthorizationEndpoint string   `json:"authorization_endpoint,omitempty"`
+	TokenEndpoint         string   `json:"token_endpoint,omitempty"`
+	RegistrationEndpoint  string   `json:"registration_endpoint,omitempty"`
+	RevocationEndpoint    string   `json:"revocation_endpoint,omitempty"`
+	JWKSURI               string   `json:"jwks_uri,omitempty"`
+	ScopesSupported       []string `json:"scopes_supported,omitempty"`
+	ResponseTypes         []string `json:"response_types_supported"`
+	ResponseModes         []string `json:"response_modes_supported,omitempty"`
+	GrantTypes            []string `json:"grant_types_supported,omitempty"`
+	TokenAuthMethods      []string `json:"token_endpoint_auth_methods_supported,omitempty"`
+	RevocationAuthMethods []string `json:"revocation_endpoint_auth_methods_supported,omitempty"`
+	ChallengeMethods      []string `json:"code_challenge_methods_supported,omitempty"`
+	IssParameter          bool     `json:"authorization_response_iss_parameter_supported,omitempty"` // RFC 9207
 }
 
 // ResourceMetadata describes one MCP endpoint (RFC 9728; R107, R111).
@@ -37,7 +35,6 @@ type ResourceMetadata struct {
 	ScopesSupported      []string `json:"scopes_supported,omitempty"`
 	BearerMethods        []string `json:"bearer_methods_supported,omitempty"`
 	Name                 string   `json:"resource_name,omitempty"`
-	Documentation        string   `json:"resource_documentation,omitempty"`
 }
 
 // Registration is a client as it registers and as the answer describes it (RFC

@@ -119,20 +119,3 @@ func RedirectKind(uri string) string {
 	}
 	return RedirectWeb
 }
-
-// RedirectHost is what a person is shown of a redirect URI: the host, and for
-// an app its scheme. The port of a loopback address says nothing and is left
-// out.
-func RedirectHost(uri string) string {
-	u, err := url.Parse(uri)
-	if err != nil {
-		return ""
-	}
-	switch RedirectKind(uri) {
-	case RedirectApp:
-		return u.Scheme + ":"
-	case RedirectLoopback:
-		return u.Hostname()
-	}
-	return u.Host
-}

@@ -40,7 +40,7 @@ func Open(ctx context.Context, address string) (*DB, error) {
 		pg := postgres{stdlib.OpenDB(*config)}
 		pg.sql.SetMaxOpenConns(32)
 		pg.sql.SetMaxIdleConns(32)
-		if err := pg.ping(ctx); err != nil {
+		if err := pg.sql.PingContext(ctx); err != nil {
 			return nil, errors.Join(Unavailable.New("the database at %s does not answer", host(address)).Because(err), pg.close())
 		}
 		return &DB{engine: pg}, nil
@@ -94,8 +94,7 @@ func (pg postgres) view(ctx context.Context, fn func(*Tx) error) error {
 	return fn(newTx(ctx, stx))
 }
 
-func (pg postgres) ping(ctx context.Context) error { return pg.sql.PingContext(ctx) }
-func (pg postgres) close() error                   { return pg.sql.Close() }
+func (pg postgres) close() error { return pg.sql.Close() }
 
 // inTheWayOnPostgres recognises a serialization failure, a deadlock, and the
 // collision inside the catalogue when two nodes run CREATE TABLE IF NOT EXISTS

@@ -265,13 +265,6 @@ func (s *sqlite) view(ctx context.Context, fn func(*Tx) error) error {
 	return fn(newTx(ctx, readOnly{conn}))
 }
 
-func (s *sqlite) ping(ctx context.Context) error {
-	return s.view(ctx, func(tx *Tx) error {
-		var one int
-		return tx.QueryRow("SELECT 1").Scan(&one)
-	})
-}
-
 func (s *sqlite) close() error {
 	s.closed.Do(func() { close(s.closing) })
 	<-s.done

@@ -40,7 +40,6 @@ type DB struct {
 type engine interface {
 	do(ctx context.Context, db *DB, fn func(*Tx) error) error
 	view(ctx context.Context, fn func(*Tx) error) error
-	ping(ctx context.Context) error
 	close() error
 }
 
@@ -148,14 +147,6 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 		return errNested
 	}
 	return db.engine.view(ctx, fn)
-}
-
-// Ping reports whether the database answers.
-func (db *DB) Ping(ctx context.Context) error {
-	if err := db.engine.ping(ctx); err != nil {
-		return Unavailable.New("the database does not answer").Because(err)
-	}
-	return nil
 }
 
 // Close waits for transactions that have begun and closes the database.

@@ -36,7 +36,7 @@ var effectNames = [...]string{"destroys", "writes", "reads"}
 
 func (e Effect) String() string { return effectNames[e] }
 
-// Risk is the effect in the words shown to people (ux: words for risk).
+// Risk is the effect in the words shown to people.
 func (e Effect) Risk() string { return [...]string{"hard to undo", "change", "read"}[e] }
 
 // Control is the origin of the control plane's own tools. Base tools have no
@@ -86,12 +86,6 @@ type Request struct {
 	Peer      Peer
 }
 
-// ForeignTo reports whether the tool belongs to another workspace than the
-// principal's (R520).
-func (t Tool) ForeignTo(p principal.Principal) bool {
-	return t.Workspace != "" && t.Workspace != p.Workspace
-}
-
 // Tool is a declared tool, ready to be called by the gate. Exactly one of Inside
 // and Outside is set.
 type Tool struct {
@@ -105,6 +99,12 @@ type Tool struct {
 	Outside func(ctx context.Context, r Request) (json.RawMessage, error)
 
 	input *jsonschema.Resolved
+}
+
+// ForeignTo reports whether the tool belongs to another workspace than the
+// principal's (R520).
+func (t Tool) ForeignTo(p principal.Principal) bool {
+	return t.Workspace != "" && t.Workspace != p.Workspace
 }
 
 // FullName is the name in the registry: with the server's prefix for tools of

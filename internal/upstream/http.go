@@ -89,7 +89,7 @@ func (h *httpConn) reach(log *slog.Logger) {
 		case err == nil:
 			cancel()
 		case ctx.Err() == nil:
-			log.Warn("server not reached", "server", h.spec.Name, "error", err)
+			log.Warn("server not reached", "server", h.spec.Name, "err", err)
 		}
 	})
 }

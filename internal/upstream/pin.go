@@ -89,12 +89,12 @@ func classify(server string, d mcp.ToolDefinition) (def tool.Def, hinted bool) {
 }
 
 // published are the server's tools as the registry takes them.
-func (s *server) published() []tool.Tool {
-	tools := make([]tool.Tool, 0, len(s.tools))
-	for _, d := range s.tools {
-		def, _ := classify(s.spec.Name, d)
-		t := tool.Forward(def, s.spec.Name, json.RawMessage(d), s.forward(def.Name))
-		t.Workspace = s.workspace
+func (srv *server) published() []tool.Tool {
+	tools := make([]tool.Tool, 0, len(srv.tools))
+	for _, d := range srv.tools {
+		def, _ := classify(srv.spec.Name, d)
+		t := tool.Forward(def, srv.spec.Name, json.RawMessage(d), srv.forward(def.Name))
+		t.Workspace = srv.workspace
 		tools = append(tools, t)
 	}
 	return tools
@@ -102,7 +102,7 @@ func (s *server) published() []tool.Tool {
 
 // forward passes a call on: its parameters as they were received, except that the
 // name loses our prefix.
-func (s *server) forward(name string) func(context.Context, tool.Request) (json.RawMessage, error) {
+func (srv *server) forward(name string) func(context.Context, tool.Request) (json.RawMessage, error) {
 	quoted := []byte(`"` + name + `"`) // of letters, digits, _ . and -
 	return func(ctx context.Context, r tool.Request) (json.RawMessage, error) {
 		params := r.Params
@@ -119,6 +119,6 @@ func (s *server) forward(name string) func(context.Context, tool.Request) (json.
 		if r.Peer != nil {
 			notify = r.Peer.Notify
 		}
-		return s.conn.Call(ctx, "tools/call", params, notify)
+		return srv.conn.Call(ctx, "tools/call", params, notify)
 	}
 }

@@ -16,8 +16,6 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
-// Migrations are the tables of this room.
-//
 //go:embed *.sql
 var migrations embed.FS
 
@@ -72,7 +70,7 @@ func (s *Servers) Run(ctx context.Context) {
 	defer poll.Stop()
 	for ctx.Err() == nil {
 		if err := s.load(ctx); err != nil && ctx.Err() == nil {
-			s.Log.Error("servers not followed", "error", err)
+			s.Log.Error("servers not followed", "err", err)
 		}
 		select {
 		case <-poll.C:
@@ -151,7 +149,7 @@ func (s *Servers) revive(r record) *server {
 	srv := &server{id: r.id, workspace: r.workspace, tools: r.tools}
 	var err error
 	if srv.spec, err = r.spec(s.Box); err != nil {
-		s.Log.Error("server not started", "server", r.name, "error", err)
+		s.Log.Error("server not started", "server", r.name, "err", err)
 		srv.conn = broken{unavailable.New("%q cannot be started", r.name).WithWhy("its environment does not open with this master key").
 			WithFix("remove the server and add it again").Because(err)}
 		return srv
@@ -168,7 +166,7 @@ func (s *Servers) self() mcp.Implementation {
 // server is served without tools. The caller holds s.mu.
 func (s *Servers) serve(srv *server) {
 	if err := s.Registry.Publish(srv.spec.Name, srv.published()); err != nil {
-		s.Log.Error("tools not published", "server", srv.spec.Name, "error", err)
+		s.Log.Error("tools not published", "server", srv.spec.Name, "err", err)
 	}
 	s.hold(srv)
 }

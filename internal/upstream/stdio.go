@@ -69,7 +69,7 @@ func (s *stdio) live(ctx context.Context) {
 	err := s.attend(ctx)
 	s.set(nil, err)
 	if ctx.Err() == nil {
-		s.log.Warn("server ended", "server", s.spec.Name, "error", err)
+		s.log.Warn("server ended", "server", s.spec.Name, "err", err)
 	}
 }
 

@@ -3,52 +3,28 @@ package web_test
 import (
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"testing"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
-	"github.com/gatehouse-mcp/gatehouse/internal/store"
-	"github.com/gatehouse-mcp/gatehouse/internal/store/storetest"
 )
 
-// A house with its database open beside it.
+// house is one with its database open beside it.
 type house struct {
 	*apptest.House
-	t  *testing.T
-	db *store.DB
+	t *testing.T
 }
 
 // start makes a house. Tests in different houses run side by side.
 func start(t *testing.T, change ...func(*app.Config)) house {
 	t.Helper()
 	t.Parallel()
-	var address string
-	h := apptest.Start(t, append(change, func(c *app.Config) {
-		if c.Database == "" {
-			c.Database = "sqlite:" + filepath.Join(c.DataDir, "gatehouse.db")
-		}
-		address = c.Database
-	})...)
-	return house{h, t, storetest.Open(t, address)}
+	return house{apptest.Open(t, change...), t}
 }
 
 // onEach runs f in a house on SQLite and in one on PostgreSQL.
 func onEach(t *testing.T, f func(t *testing.T, h house), change ...func(*app.Config)) {
-	t.Run("sqlite", func(t *testing.T) { f(t, start(t, change...)) })
-	t.Run("postgres", func(t *testing.T) {
-		address := storetest.Postgres(t)
-		f(t, start(t, append(change, func(c *app.Config) { c.Database = address })...))
-	})
-}
-
-func (h house) count(query string, args ...any) (n int) {
-	h.t.Helper()
-	err := h.db.View(h.t.Context(), func(tx *store.Tx) error { return tx.QueryRow(query, args...).Scan(&n) })
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return n
+	apptest.OnEach(t, func(t *testing.T, h *apptest.House) { f(t, house{h, t}) }, change...)
 }
 
 // post sends a form with the browser's cookies and follows nothing.

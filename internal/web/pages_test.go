@@ -211,7 +211,7 @@ func TestNothingIsHandedOutBeforeTheAnswer(t *testing.T) {
 	if !maps.Equal(b.Cookies, before) {
 		t.Errorf("cookies %v", b.Cookies)
 	}
-	if n := h.count(`SELECT count(*) FROM authorization_code`) + h.count(`SELECT count(*) FROM consent`); n != 0 {
+	if n := h.Count(`SELECT count(*) FROM authorization_code`) + h.Count(`SELECT count(*) FROM consent`); n != 0 {
 		t.Errorf("%d codes and consents", n)
 	}
 }

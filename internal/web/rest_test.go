@@ -170,7 +170,7 @@ func TestOddNamesAreRecorded(t *testing.T) {
 				t.Errorf("%.20s: %d %s", name, a.StatusCode, a.Text)
 			}
 		}
-		if n := h.count(`SELECT count(*) FROM audit_event WHERE code = 'TOOL_UNKNOWN' AND outcome = 'denied'`); n != 3 {
+		if n := h.Count(`SELECT count(*) FROM audit_event WHERE code = 'TOOL_UNKNOWN' AND outcome = 'denied'`); n != 3 {
 			t.Errorf("%d events", n)
 		}
 	}, apptest.Dev)

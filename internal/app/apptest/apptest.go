@@ -18,6 +18,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
 // Callback is the redirect URI that Register registers.
@@ -29,9 +30,11 @@ type House struct {
 	Dir  string // data folder
 	Log  *Log   // what it printed
 	HTTP *http.Client
+	DB   *store.DB // its database; nil unless made by Open
 
-	t    testing.TB
-	stop func() error
+	t        testing.TB
+	database string
+	stop     func() error
 }
 
 // Start runs a server until the test ends. change may adjust the configuration:
@@ -48,6 +51,7 @@ func Start(t testing.TB, change ...func(*app.Config)) *House {
 	if c.Database == "" {
 		c.Database = "sqlite:" + filepath.Join(c.DataDir, "gatehouse.db")
 	}
+	h.database = c.Database
 	if c.MasterKeyFile == "" {
 		c.MasterKeyFile = filepath.Join(c.DataDir, "master.key")
 	}
@@ -110,7 +114,11 @@ func (a Answer) Error() string {
 // Do sends a request and reads the answer.
 func (h *House) Do(r *http.Request) Answer {
 	h.t.Helper()
-	resp, err := h.HTTP.Do(r)
+	return h.read(h.HTTP.Do(r))
+}
+
+func (h *House) read(resp *http.Response, err error) Answer {
+	h.t.Helper()
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -267,16 +275,7 @@ func (h *House) Admin(name, args string) Answer {
 	socket := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return app.DialSocket(ctx, h.Dir)
 	}}}
-	resp, err := socket.Post("http://socket/mcp/tool/"+name, "application/json", strings.NewReader(args))
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return Answer{resp, string(body)}
+	return h.read(socket.Post("http://socket/mcp/tool/"+name, "application/json", strings.NewReader(args)))
 }
 
 // Log is what a server printed.

@@ -46,7 +46,7 @@ func TestTargetRefusesWhatIsNoPlace(t *testing.T) {
 	}
 }
 
-// ux: app links must survive the page engine, in the refresh and in the link.
+// App links must survive the page engine, in the refresh and in the link.
 func TestHandBackKeepsTheAddress(t *testing.T) {
 	for _, uri := range []string{
 		"http://127.0.0.1:43112/callback?code=a&state=b",
@@ -67,7 +67,7 @@ func TestHandBackKeepsTheAddress(t *testing.T) {
 	}
 }
 
-// An instant refresh would take the reader away from the help (WCAG 2.2.1, ux §9.4).
+// An instant refresh would take the reader away from the help (WCAG 2.2.1).
 func TestOnlyTheFirstViewGoesOn(t *testing.T) {
 	for _, d := range drawings(t, "Claude Code") {
 		_, html := drawn(t, d)
