@@ -20,6 +20,7 @@ import (
 // fake is a server behind OAuth and its authorization server in one, polite
 // until told otherwise.
 type fake struct {
+	busy bool // the token endpoint answers 429
 	*httptest.Server
 	t *testing.T
 
@@ -117,6 +118,10 @@ func (f *fake) token(w http.ResponseWriter, r *http.Request) {
 	f.seen = append(f.seen, "token "+r.PostForm.Get("grant_type"))
 	asked := f.forms["/authorize"]
 	f.forms["/token"] = r.PostForm
+	if f.busy {
+		writeJSON(w, http.StatusTooManyRequests, oauth.ErrorResponse{Error: "slow_down"})
+		return
+	}
 	if r.PostForm.Get("grant_type") == "authorization_code" && (!oauth.VerifyPKCE(asked.Get("code_challenge"), r.PostForm.Get("code_verifier")) || r.PostForm.Get("redirect_uri") != asked.Get("redirect_uri")) ||
 		r.PostForm.Get("grant_type") == "refresh_token" && r.PostForm.Get("refresh_token") != fmt.Sprintf("refresh-%d", f.n) {
 		writeJSON(w, 400, oauth.ErrorResponse{Error: "invalid_grant"})

@@ -152,7 +152,7 @@ func TestLoginWithDifferentServers(t *testing.T) {
 	}
 }
 
-// Attack catalogue §20 and protocol.md 2.4: what is refused, before anything
+// What is refused, before anything
 // secret is sent.
 func TestLoginRefusesServersThatLie(t *testing.T) {
 	garbage := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") }

@@ -40,6 +40,23 @@ func TestSessionListsAndCalls(t *testing.T) {
 	}
 }
 
+// A refusal that may pass costs nobody the login.
+func TestBusyTokenEndpointSignsNobodyOut(t *testing.T) {
+	f := newFake(t)
+	c := signedIn(t, f)
+	f.set(func() { f.valid, f.busy = "another", true })
+	if _, err := c.Connect(short(t), f.server()); err == nil || errors.Is(err, ErrAuthentication) && strings.Contains(err.Error(), "signed out") {
+		t.Errorf("%v", err)
+	}
+	if logins, err := c.Logins(); err != nil || len(logins) != 1 {
+		t.Errorf("%d logins are left, %v", len(logins), err)
+	}
+	f.set(func() { f.busy = false })
+	if _, err := c.Connect(short(t), f.server()); err != nil {
+		t.Errorf("once it answers again: %v", err)
+	}
+}
+
 // R903: the token is refreshed before it runs out and when it is refused, once
 // for all goroutines and processes, and always for this resource.
 func TestRefreshIsSingleFlight(t *testing.T) {

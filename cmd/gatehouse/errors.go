@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gatehouse-mcp/gatehouse/client"
+	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
 
@@ -117,7 +118,7 @@ func flagError(cmd *cobra.Command, err error) error {
 		return e
 	}
 	e.Detail = fmt.Sprintf("%s has no flag --%s", cmd.CommandPath(), name)
-	if near := nearest(name, flagNames(cmd)); near != "" {
+	if near := app.Nearest(name, flagNames(cmd)); near != "" {
 		return e.WithWhy("did you mean --%s?", near)
 	}
 	return e
@@ -133,41 +134,6 @@ func flagNames(cmd *cobra.Command) []string {
 		}
 	}
 	return names
-}
-
-// nearest is the candidate that was probably meant, or "".
-func nearest(word string, candidates []string) string {
-	best, least := "", (len(word)+1)/3
-	for _, c := range candidates {
-		d := distance(strings.ToLower(word), strings.ToLower(c))
-		if strings.HasPrefix(c, word) && word != "" {
-			d = 0
-		}
-		if d <= least && (best == "" || d < least) {
-			best, least = c, d
-		}
-	}
-	return best
-}
-
-// distance is how many letters have to be changed (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			next := corner
-			if a[i] != b[j] {
-				next = 1 + min(corner, row[j], row[j+1])
-			}
-			corner, row[j+1] = row[j+1], next
-		}
-	}
-	return row[len(b)]
 }
 
 // needs checks the number of arguments; what names them for the error.

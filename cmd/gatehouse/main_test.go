@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gatehouse-mcp/gatehouse/client"
+	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
@@ -201,8 +202,8 @@ func TestNearest(t *testing.T) {
 	for word, want := range map[string]string{
 		"lisen": "listen", "LISTEN": "listen", "data": "data-dir", "dta-dir": "data-dir", "dev": "dev", "c": "", "": "", "frobnicate": "",
 	} {
-		if got := nearest(word, []string{"listen", "data-dir", "dev", "database"}); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", word, got, want)
+		if got := app.Nearest(word, []string{"listen", "data-dir", "dev", "database"}); got != want {
+			t.Errorf("app.Nearest(%q) = %q, want %q", word, got, want)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gatehouse-mcp/gatehouse/client"
+	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
 
@@ -89,7 +90,7 @@ func unknownTool(name string, tools []client.Tool) error {
 		names = append(names, t.Name)
 	}
 	e := noSuchTool.New("there is no tool %q", name)
-	if near := nearest(strings.ReplaceAll(name, " ", "_"), names); near != "" {
+	if near := app.Nearest(strings.ReplaceAll(name, " ", "_"), names); near != "" {
 		return e.WithWhy("did you mean %q?", near)
 	}
 	return e
@@ -237,7 +238,7 @@ func (s schema) closed() bool {
 
 func (s schema) unknown(key string) error {
 	e := usage.New("there is no argument %q", key).WithFix("use one of: %s", strings.Join(s.order(), ", "))
-	if near := nearest(key, s.order()); near != "" {
+	if near := app.Nearest(key, s.order()); near != "" {
 		return e.WithWhy("did you mean %q?", near)
 	}
 	return e

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"net"
 	"net/url"
 	"os"
@@ -71,7 +70,7 @@ func Load(flags map[string]string, environ []string) (Config, error) {
 		}
 		i := slices.IndexFunc(settings, func(s setting) bool { return s.env() == key })
 		if i < 0 {
-			faults = append(faults, key+" is not a setting; did you mean "+nearest(key)+"?")
+			faults = append(faults, unknown(key))
 		} else if why := settings[i].set(&c, value); why != "" {
 			faults = append(faults, key+": "+why)
 		}
@@ -88,6 +87,18 @@ func Load(flags map[string]string, environ []string) (Config, error) {
 		return c, configInvalid.New("the configuration can't be used").WithWhy("%s", strings.Join(faults, "\n        "))
 	}
 	return c, nil
+}
+
+// unknown says that a variable is no setting, and which one may have been meant.
+func unknown(key string) string {
+	var names []string
+	for _, s := range settings {
+		names = append(names, s.env())
+	}
+	if near := Nearest(key, names); near != "" {
+		return key + " is not a setting; did you mean " + near + "?"
+	}
+	return key + " is not a setting"
 }
 
 func defaultDataDir() string {
@@ -162,31 +173,4 @@ func localAddress(asked string, l net.Addr) string {
 func isLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// nearest is the setting whose name differs least.
-func nearest(key string) string {
-	best := slices.MinFunc(settings, func(a, b setting) int { return cmp.Compare(distance(key, a.env()), distance(key, b.env())) })
-	return best.env()
-}
-
-// distance is how many letters have to change (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -64,8 +64,8 @@ func (f flow) later() bool {
 
 // covered are the tools that the app could call, by the gate's own judgement, at
 // the endpoint the token is for; the base tools, which every token may call, are
-// not worth a line. REST belongs to the common
-// endpoint, so there the control plane's tools count as well.
+// not worth a line. REST belongs to the common endpoint, so there the control
+// plane's tools count as well.
 func (s *Server) covered(ctx context.Context, m identity.Member, f flow) []tool.Tool {
 	p := m.Principal()
 	p.Client, p.Scopes = f.Client.ID, f.Scopes

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -290,6 +292,20 @@ func TestMigrateOnceOnManyNodes(t *testing.T) {
 			t.Error("a file changed after it was applied was accepted")
 		}
 	})
+}
+
+// What is kept is for this user only, also in a folder that others may read.
+func TestSQLiteFilesAreForTheirUserOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.db")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	table(t, storetest.Open(t, "sqlite:"+path))
+	for _, name := range []string{path, path + "-wal", path + "-shm"} {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v %v", name, info, err)
+		}
+	}
 }
 
 func TestAddressFaults(t *testing.T) {
