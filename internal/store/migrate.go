@@ -6,20 +6,29 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
 
-var migrationChanged = problem.Code{
-	Name: "MIGRATION_CHANGED", Kind: problem.Unavailable,
-	Why: "the database was made by another build of Gatehouse",
-	Fix: "use the version that made it, or a newer release",
-}
+var (
+	migrationChanged = problem.Code{
+		Name: "MIGRATION_CHANGED", Kind: problem.Unavailable,
+		Why: "the database was made by another build of Gatehouse",
+		Fix: "use the version that made it, or a newer release",
+	}
+	migrationNewer = problem.Code{
+		Name: "MIGRATION_NEWER", Kind: problem.Unavailable,
+		Why: "a newer release has changed the tables, and this one does not know how to use them",
+		Fix: "start the newer release again, or go back to a copy of the database from before it",
+	}
+)
 
 // Migrate applies the room's *.sql files, in the order of their names, each once
 // for all nodes. The row in the table migration is the lock. A file that was
-// changed after it was applied is refused.
+// changed after it was applied is refused, and so is a database to which a newer
+// release has applied more.
 func (db *DB) Migrate(ctx context.Context, room string, files fs.FS) error {
 	err := db.Do(ctx, func(tx *Tx) error {
 		_, err := tx.Exec(`CREATE TABLE IF NOT EXISTS migration (
@@ -32,6 +41,9 @@ func (db *DB) Migrate(ctx context.Context, room string, files fs.FS) error {
 	}
 	names, err := fs.Glob(files, "*.sql") // sorted
 	if err != nil {
+		return err
+	}
+	if err := db.View(ctx, func(tx *Tx) error { return noneNewer(tx, room, names) }); err != nil {
 		return err
 	}
 	for _, name := range names {
@@ -75,4 +87,23 @@ func unchanged(tx *Tx, room, name, checksum string) error {
 		return migrationChanged.New("the tables of %q are of another build", room)
 	}
 	return err
+}
+
+// noneNewer refuses tables that were migrated by a file we do not have.
+func noneNewer(tx *Tx, room string, names []string) error {
+	rows, err := tx.Query(`SELECT file FROM migration WHERE room = $1`, room)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var file string
+		if err := rows.Scan(&file); err != nil {
+			return err
+		}
+		if !slices.Contains(names, file) {
+			return migrationNewer.New("the tables of %q are of a newer release", room).WithWhy("%s has been applied to them", file)
+		}
+	}
+	return rows.Err()
 }

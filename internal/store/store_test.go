@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -287,9 +288,29 @@ func TestMigrateOnceOnManyNodes(t *testing.T) {
 			_, err := tx.Exec(`INSERT INTO first (id) VALUES ($1)`, "there")
 			return err
 		})
-		changed := fstest.MapFS{"0001_first.sql": {Data: []byte("SELECT 1")}}
-		if err := nodes[0].Migrate(t.Context(), "room", changed); err == nil {
-			t.Error("a file changed after it was applied was accepted")
+		same := fstest.MapFS{}
+		names, _ := fs.Glob(files, "*.sql")
+		for _, name := range names {
+			data, err := fs.ReadFile(files, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			same[name] = &fstest.MapFile{Data: data}
+		}
+		for name, tt := range map[string]struct {
+			change func(fstest.MapFS)
+			code   string
+		}{
+			"as it was":          {func(fstest.MapFS) {}, ""},
+			"changed":            {func(m fstest.MapFS) { m[names[0]] = &fstest.MapFile{Data: []byte("SELECT 1")} }, "MIGRATION_CHANGED"},
+			"by a newer release": {func(m fstest.MapFS) { delete(m, names[len(names)-1]) }, "MIGRATION_NEWER"},
+		} {
+			files := maps.Clone(same)
+			tt.change(files)
+			err := nodes[0].Migrate(t.Context(), "room", files)
+			if got := problem.From(err); (got == nil) != (tt.code == "") || got != nil && got.Name != tt.code {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
 	})
 }
