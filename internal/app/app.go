@@ -170,12 +170,12 @@ func (h *house) prepare(ctx context.Context) error {
 }
 
 // recover closes the calls that were cut off when the process ended. Where other
-// nodes share the database, what is pending may be running there.
+// nodes share the database, what is pending may be running there; Attend tells.
 func (h *house) recover(ctx context.Context) error {
 	if !strings.HasPrefix(h.config.Database, "sqlite:") {
 		return nil
 	}
-	n, err := h.audit.Recover(ctx, time.Now())
+	n, err := h.audit.Recover(ctx)
 	if n > 0 {
 		h.log.Warn("calls were cut off when the server ended; they are recorded as unknown", "calls", n)
 	}
@@ -189,6 +189,11 @@ func (h *house) work(ctx context.Context) (stop func()) {
 	for _, job := range []func(context.Context){
 		h.tokens.Run,
 		h.servers.Run,
+		func(ctx context.Context) {
+			if err := h.audit.Attend(ctx); err != nil {
+				h.log.Error("calls that were cut off could not be closed; others will do it", "err", err)
+			}
+		},
 		func(ctx context.Context) {
 			if err := h.audit.Run(ctx); err != nil {
 				h.log.Error("what strangers did could not be recorded", "err", err)

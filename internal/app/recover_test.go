@@ -15,7 +15,7 @@ import (
 
 // A call that was under way when the process ended gets the outcome unknown at
 // the next start, once. Where nodes share a database it may be under way at
-// another one, so it is left alone.
+// another one, so the start leaves it alone: audit.Attend finds out.
 func TestCallsThatWereCutOff(t *testing.T) {
 	t.Parallel()
 	for engine, tt := range map[string]struct {

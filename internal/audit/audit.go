@@ -43,7 +43,10 @@ type Log struct {
 	DB  *store.DB
 	Box seal.Box // keeps the key that signs heads
 
-	key ed25519.PrivateKey
+	key  ed25519.PrivateKey
+	node string // names this process
+
+	carried carried
 
 	mu   sync.Mutex // of the batch of Write that takes more
 	open *batch
@@ -57,6 +60,7 @@ type Log struct {
 // Open makes the tables and loads the key that signs heads, making it if there
 // is none.
 func (l *Log) Open(ctx context.Context) error {
+	l.node = store.ID("node_")
 	if err := l.DB.Migrate(ctx, "audit", migrations); err != nil {
 		return err
 	}

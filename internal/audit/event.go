@@ -27,7 +27,7 @@ const (
 	Held    Outcome = "held"    // not decided: waits for a person; nothing was done yet
 	Pending Outcome = "pending" // decided yes, about to be done; another event with the same call follows
 	Failed  Outcome = "failed"  // decided yes, but it did not succeed
-	Unknown Outcome = "unknown" // was pending when the process ended: it may or may not have been done
+	Unknown Outcome = "unknown" // was pending when its node fell silent: it may or may not have been done; if the node comes back, the outcome follows
 )
 
 var outcomes = map[Outcome]bool{Allowed: true, Denied: true, Held: true, Pending: true, Failed: true, Unknown: true}
@@ -196,6 +196,8 @@ func (r *row) fault() error {
 		return fmt.Errorf("audit: an event %q does not say what was done", r.Outcome)
 	case r.Outcome == Pending && r.Call == "":
 		return fmt.Errorf("audit: a pending event of %q has no call by which its outcome could be found", r.Action)
+	case r.Outcome == Pending && r.Detail[carrier] == "":
+		return fmt.Errorf("audit: a pending event of %q was appended; Write says who carries the call", r.Action)
 	case max(r.Time, r.Duration) >= 1<<53 || min(r.Time, r.Duration) < 0:
 		return fmt.Errorf("audit: a time of %q is out of range", r.Action)
 	}

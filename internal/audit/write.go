@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
@@ -44,16 +45,21 @@ func (l *Log) Write(ctx context.Context, events ...Event) error {
 	now := time.Now().UnixMicro()
 	rows := make([]*row, len(events))
 	for i, e := range events {
+		if e.Outcome == Pending {
+			e = carriedBy(l.node, e)
+		}
 		rows[i] = newRow(e, now)
 		if err := rows[i].fault(); err != nil {
 			return unrecorded(ctx, err)
 		}
 	}
+	l.carried.begin(rows)
 	b, first := l.join(rows)
 	if first {
 		l.commit(b)
 	}
 	<-b.done
+	l.carried.end(rows, b.err)
 	if b.err != nil {
 		return unrecorded(ctx, b.err)
 	}
@@ -72,6 +78,12 @@ func (l *Log) join(rows []*row) (b *batch, first bool) {
 	return l.open, first
 }
 
+// carries reports whether a call begins: then others must know that this node
+// lives, or nobody would close the call if it died.
+func (b *batch) carries() bool {
+	return slices.ContainsFunc(b.rows, func(r *row) bool { return r.Outcome == Pending })
+}
+
 func (l *Log) commit(b *batch) {
 	defer close(b.done)
 	if b.before != nil {
@@ -87,10 +99,17 @@ func (l *Log) commit(b *batch) {
 	l.crowded.Store(len(b.rows) >= crowd)
 	ctx, cancel := context.WithTimeout(context.Background(), maxCommit)
 	defer cancel()
+	began, shown := time.Now(), !b.carries() || l.carried.shows()
 	b.err = l.DB.Do(ctx, func(tx *store.Tx) error {
 		for _, r := range b.rows {
 			tx.Buffer(r)
 		}
-		return nil
+		if shown {
+			return nil
+		}
+		return l.beat(tx)
 	})
+	if b.err == nil && !shown {
+		l.carried.showed(began)
+	}
 }
