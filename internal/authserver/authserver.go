@@ -11,7 +11,10 @@ import (
 	"embed"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
@@ -73,19 +76,22 @@ var prefixes = []string{"/oauth", "/mcp", ""}
 func (s *Server) Routes(mux *http.ServeMux) {
 	for _, prefix := range prefixes {
 		mux.Handle("GET "+prefix+"/authorize", s.page(s.authorize))
-		mux.Handle(prefix+"/token", s.machine(http.MethodPost, s.token))
-		mux.Handle(prefix+"/register", s.machine(http.MethodPost, s.register))
-		mux.Handle(prefix+"/revoke", s.machine(http.MethodPost, s.revoke))
+		mux.Handle(prefix+"/token", s.machine(verbs{http.MethodPost: s.token}))
+		mux.Handle(prefix+"/register", s.machine(verbs{http.MethodPost: s.register}))
+		mux.Handle(prefix+"/registration/{client}", s.machine(verbs{
+			http.MethodGet: s.showClient, http.MethodPut: s.changeClient, http.MethodDelete: s.removeClient,
+		}))
+		mux.Handle(prefix+"/revoke", s.machine(verbs{http.MethodPost: s.revoke}))
 	}
 	mux.Handle("GET /consent/{flow}", s.page(s.resume))
 	mux.Handle("POST /consent", s.page(s.decide))
 	mux.Handle("GET /return/{flow}", s.page(s.handBack))
 
-	mux.Handle("/.well-known/"+oauth.ServerSuffix, s.machine(http.MethodGet, s.serverMetadata))
-	mux.Handle("/.well-known/"+oauth.OpenIDSuffix, s.machine(http.MethodGet, s.serverMetadata))
-	mux.Handle("/.well-known/"+oauth.ResourceSuffix, s.machine(http.MethodGet, s.resourceMetadata))
-	mux.Handle("/.well-known/"+oauth.ResourceSuffix+"/{path...}", s.machine(http.MethodGet, s.resourceMetadata))
-	mux.Handle("/.well-known/jwks.json", s.machine(http.MethodGet, s.jwks))
+	mux.Handle("/.well-known/"+oauth.ServerSuffix, s.machine(verbs{http.MethodGet: s.serverMetadata}))
+	mux.Handle("/.well-known/"+oauth.OpenIDSuffix, s.machine(verbs{http.MethodGet: s.serverMetadata}))
+	mux.Handle("/.well-known/"+oauth.ResourceSuffix, s.machine(verbs{http.MethodGet: s.resourceMetadata}))
+	mux.Handle("/.well-known/"+oauth.ResourceSuffix+"/{path...}", s.machine(verbs{http.MethodGet: s.resourceMetadata}))
+	mux.Handle("/.well-known/jwks.json", s.machine(verbs{http.MethodGet: s.jwks}))
 }
 
 // handler answers a request whose flow has a reference, or says why it did not.
@@ -124,14 +130,21 @@ func sendTo(w http.ResponseWriter, location string) {
 // sameSite refuses forms that another site posted.
 var sameSite = http.NewCrossOriginProtection()
 
-// machine adapts a handler of an endpoint for programs: open to every origin,
+// verbs are the handlers of an endpoint by their methods. HEAD is GET's.
+type verbs map[string]handler
+
+// machine adapts the handlers of an endpoint for programs: open to every origin,
 // because it uses no cookie (R102), and an error becomes OAuth's JSON (R407).
-func (s *Server) machine(method string, h handler) http.Handler {
-	allowed := method + ", OPTIONS"
+func (s *Server) machine(v verbs) http.Handler {
+	allowed := strings.Join(append(slices.Sorted(maps.Keys(v)), http.MethodOptions), ", ")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		header.Set("Access-Control-Allow-Origin", "*")
 		header.Set("X-Content-Type-Options", "nosniff")
+		h, served := v[r.Method]
+		if r.Method == http.MethodHead {
+			h, served = v[http.MethodGet]
+		}
 		switch {
 		case r.Method == http.MethodOptions:
 			header.Set("Access-Control-Allow-Methods", allowed)
@@ -139,7 +152,7 @@ func (s *Server) machine(method string, h handler) http.Handler {
 			header.Set("Access-Control-Max-Age", "86400")
 			w.WriteHeader(http.StatusNoContent)
 			return
-		case r.Method != method && (method != http.MethodGet || r.Method != http.MethodHead):
+		case !served:
 			header.Set("Allow", allowed)
 			w.WriteHeader(http.StatusMethodNotAllowed)
 			return
@@ -158,8 +171,11 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, ref string, err er
 	if e.Status >= http.StatusInternalServerError {
 		s.Log.Error("request failed", "ref", ref, "path", r.URL.Path, "err", err)
 	}
-	if e.Code == oauth.InvalidClient {
+	switch e.Code {
+	case oauth.InvalidClient:
 		w.Header().Set("WWW-Authenticate", `Basic realm="gatehouse"`)
+	case oauth.InvalidToken:
+		w.Header().Set("WWW-Authenticate", oauth.BearerChallenge{Realm: "gatehouse", Error: e.Code, Description: e.Description}.String())
 	}
 	reply(w, e.Status, oauth.ErrorResponse{Error: e.Code, Description: e.Description})
 }

@@ -106,8 +106,8 @@ func TestBytesThatAreNoTextAreRefused(t *testing.T) {
 				shown(t, h.Get(path+url.PathEscape(odd)), http.StatusForbidden)
 			}
 			shown(t, h.Form("/consent", with("request", odd)), http.StatusForbidden)
-			body := `{"redirect_uris":["https://b.example/cb"],"software_id":"\u0000","client_name":"\u0000","application_type":"\u0000"}`
-			h.register(body)
+			h.register(`{"redirect_uris":["https://b.example/cb"],"client_name":"\u0000"}`)
+			refused(t, h.Get("/registration/"+url.PathEscape(odd), "Authorization: Bearer reg-x"), oauth.InvalidToken)
 		}
 		if strings.Contains(h.Log.String(), "request failed") {
 			t.Errorf("something failed inside:\n%s", h.Log)

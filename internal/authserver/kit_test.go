@@ -117,7 +117,7 @@ func (h house) events(action string) int {
 func refused(t *testing.T, a apptest.Answer, code string) {
 	t.Helper()
 	want := http.StatusBadRequest
-	if code == oauth.InvalidClient {
+	if code == oauth.InvalidClient || code == oauth.InvalidToken {
 		want = http.StatusUnauthorized
 	}
 	if a.StatusCode != want || a.Error() != code || a.Header.Get("Cache-Control") != "no-store" || a.Header.Get("Content-Type") != "application/json" {

@@ -53,7 +53,7 @@ func (h house) live(t *testing.T) (printed, secrets map[string]string) {
 	}
 
 	client := h.register(`{"client_name":"Leak test app","redirect_uris":["` + apptest.Callback + `"],"token_endpoint_auth_method":"client_secret_post"}`)
-	secrets["client secret"] = client.ClientSecret
+	secrets["client secret"], secrets["registration token"] = client.ClientSecret, client.RegistrationToken
 	query, verifier := h.Authorization(client.ClientID, nil)
 	form := h.asked(b, query)
 	secrets["form token"] = form.Get("csrf")
@@ -82,6 +82,7 @@ func (h house) live(t *testing.T) (printed, secrets map[string]string) {
 			"grant_type":                      h.Form("/oauth/token", with("grant_type", "x", "client_id", client.ClientID, "client_secret", secret)),
 			"code":                            h.Form("/oauth/token", with("grant_type", "authorization_code", "client_id", client.ClientID, "client_secret", client.ClientSecret, "code", secret)),
 			"token to revoke":                 h.Form("/oauth/revoke", with("client_id", client.ClientID, "client_secret", secret, "token", secret)),
+			"registration token":              h.Get("/registration/"+client.ClientID, "Authorization: Bearer reg-"+secret),
 			"bearer":                          h.Tool(secret+"x", "whoami", "{}"),
 			"query of the MCP endpoint":       h.PostJSON("/mcp?access_token="+url.QueryEscape(secret), "{}"),
 			"client_id of an authorization":   h.authorize(authorization(h, secret, nil)),

@@ -134,7 +134,7 @@ func TestCORSIsForMachinesOnly(t *testing.T) {
 		"/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/mcp",
 	}
 	for _, prefix := range []string{"/oauth", "/mcp", ""} {
-		machines = append(machines, prefix+"/token", prefix+"/register", prefix+"/revoke")
+		machines = append(machines, prefix+"/token", prefix+"/register", prefix+"/revoke", prefix+"/registration/x")
 	}
 	for _, path := range machines {
 		preflight := h.Do(h.Request(http.MethodOptions, path, "", "Origin: https://app.example", "Access-Control-Request-Method: POST"))

@@ -45,11 +45,15 @@ func TestRegistrationAnswersWhatWasGranted(t *testing.T) {
 			return slices.Equal(r.ResponseTypes, []string{"code"})
 		}},
 		"attack 58: unknown members are ignored": {`{` + redirects + `,"resource":"x","vendor":{"deep":[1,{"a":null}]},"contacts":["a@b.example"],"jwks":{"keys":[]}}`, public},
-		"R203: further metadata": {`{` + redirects + `,"client_name":"App","client_uri":"https://b.example","logo_uri":"https://b.example/l.png","scope":"mcp:tools offline_access","application_type":"native","software_id":"s"}`, func(r oauth.Registration) bool {
-			return r.ClientName == "App" && r.Scope == "mcp:tools offline_access" && r.ApplicationType == "native" && r.LogoURI == "https://b.example/l.png"
+		"R203: further metadata": {`{` + redirects + `,"client_name":"App","client_uri":"https://b.example","logo_uri":"https://b.example/l.png","scope":"mcp:tools offline_access","application_type":"native","software_id":"s","contacts":["a@b.example"]}`, func(r oauth.Registration) bool {
+			return r.ClientName == "App" && r.Scope == "mcp:tools offline_access" && r.ApplicationType == "native" && r.LogoURI == "https://b.example/l.png" &&
+				r.SoftwareID == "s" && slices.Equal(r.Contacts, []string{"a@b.example"})
 		}},
+		"null is absent":           {`{` + redirects + `,"client_name":null,"jwks":null,"jwks_uri":null,"grant_types":null,"contacts":null}`, public},
+		"attack 49: public keys":   {`{` + redirects + `,"jwks":{"keys":[{"kty":"EC","crv":"P-256","x":"a","y":"b"},{"kty":"RSA","n":"a","e":"AQAB"}]}}`, public},
+		"keys at a public address": {`{` + redirects + `,"jwks_uri":"https://b.example/jwks"}`, public},
 		"what only the server may say is not taken": {`{` + redirects + `,"client_id":"mine","client_secret":"mine","client_secret_expires_at":7,"registration_access_token":"mine","client_id_issued_at":1}`, func(r oauth.Registration) bool {
-			return public(r) && r.ClientID != "mine" && r.RegistrationToken == "" && r.ClientIDIssuedAt > 1
+			return public(r) && r.ClientID != "mine" && r.RegistrationToken != "mine" && r.ClientIDIssuedAt > 1
 		}},
 		"R216: schemes of editors":                 {`{"redirect_uris":["cursor://anysphere.cursor-mcp/oauth/callback","vscode://vscode.github-authentication/did-authenticate"]}`, public},
 		"R216: loopback with port, path and query": {`{"redirect_uris":["http://127.0.0.1:8080/cb?tenant=1","http://[::1]/cb","http://localhost"]}`, public},
@@ -110,6 +114,29 @@ func TestRegistrationRefuses(t *testing.T) {
 		"attack 51: tos_uri with http":         {`{` + ok + `,"tos_uri":"http://b.example"}`, oauth.InvalidClientMetadata},
 		"attack 51: policy_uri without a host": {`{` + ok + `,"policy_uri":"https:///x"}`, oauth.InvalidClientMetadata},
 		"a scope that cannot be one":           {`{` + ok + `,"scope":"a\"b"}`, oauth.InvalidClientMetadata},
+		"attack 51: a localized logo":          {`{` + ok + `,"logo_uri#fr":"javascript:alert(1)"}`, oauth.InvalidClientMetadata},
+		"attack 51: a localized policy, http":  {`{` + ok + `,"policy_uri#x":"http://b.example"}`, oauth.InvalidClientMetadata},
+		"attack 51: a localized name, number":  {`{` + ok + `,"client_name#de":1}`, oauth.InvalidClientMetadata},
+		"attack 51: a user in client_uri":      {`{` + ok + `,"client_uri":"https://b.example@evil.example"}`, oauth.InvalidClientMetadata},
+		"attack 51: a long logo_uri":           {`{` + ok + `,"logo_uri":"https://b.example/` + strings.Repeat("x", 2048) + `"}`, oauth.InvalidClientMetadata},
+		"attack 49: a private key":             {`{` + ok + `,"jwks":{"keys":[{"kty":"EC","crv":"P-256","x":"a","y":"b","d":"c"}]}}`, oauth.InvalidClientMetadata},
+		"attack 49: a symmetric key":           {`{` + ok + `,"jwks":{"keys":[{"kty":"oct","k":"a"}]}}`, oauth.InvalidClientMetadata},
+		"attack 49: a symmetric key, no k":     {`{` + ok + `,"jwks":{"keys":[{"kty":"oct"}]}}`, oauth.InvalidClientMetadata},
+		"attack 49: a key of no kind":          {`{` + ok + `,"jwks":{"keys":[{}]}}`, oauth.InvalidClientMetadata},
+		"attack 49: jwks that are none":        {`{` + ok + `,"jwks":[]}`, oauth.InvalidClientMetadata},
+		"attack 49: jwks and jwks_uri":         {`{` + ok + `,"jwks":{"keys":[]},"jwks_uri":"https://b.example/jwks"}`, oauth.InvalidClientMetadata},
+		"attack 49: jwks_uri with http":        {`{` + ok + `,"jwks_uri":"http://b.example/jwks"}`, oauth.InvalidClientMetadata},
+		"attack 49: jwks_uri a number":         {`{` + ok + `,"jwks_uri":1}`, oauth.InvalidClientMetadata},
+		"application_type unknown":             {`{` + ok + `,"application_type":"toaster"}`, oauth.InvalidClientMetadata},
+		"response_types without code":          {`{` + ok + `,"response_types":["token"]}`, oauth.InvalidClientMetadata},
+		"contacts a string":                    {`{` + ok + `,"contacts":"a@b.example"}`, oauth.InvalidClientMetadata},
+		"a long contact":                       {`{` + ok + `,"contacts":["` + strings.Repeat("x", 256) + `"]}`, oauth.InvalidClientMetadata},
+		"many contacts":                        {`{` + ok + `,"contacts":["a"` + strings.Repeat(`,"a"`, 20) + `]}`, oauth.InvalidClientMetadata},
+		"a long software_version":              {`{` + ok + `,"software_version":"` + strings.Repeat("x", 256) + `"}`, oauth.InvalidClientMetadata},
+		"a NUL in software_id":                 {`{` + ok + `,"software_id":"\u0000"}`, oauth.InvalidClientMetadata},
+	}
+	for _, host := range []string{"localhost", "a.localhost", "LOCALHOST.", "127.0.0.1", "[::1]", "10.0.0.1", "169.254.169.254", "192.168.1.1", "[fd00::1]", "[::ffff:10.0.0.1]", "0.0.0.0", "2130706433", "127.1", "0x7f.0.0.1", "printer.local", "metadata.google.internal"} {
+		rows["attack 49: jwks_uri at "+host] = struct{ body, code string }{`{` + ok + `,"jwks_uri":"https://` + host + `/jwks"}`, oauth.InvalidClientMetadata}
 	}
 	for i, uri := range []string{
 		"javascript:alert(1)", "JaVaScRiPt:alert(1)", " javascript:alert(1)", "java\tscript:alert(1)", "\x01javascript:alert(1)",
@@ -164,11 +191,12 @@ func TestNamesAreCleaned(t *testing.T) {
 	}
 }
 
-// Attack 51: localized addresses are not served, so none of them comes back.
-func TestLocalizedAddressesAreDropped(t *testing.T) {
+// Attack 51: localized members are judged like the others; none of them is served,
+// so none comes back.
+func TestLocalizedMembersAreDropped(t *testing.T) {
 	h := start(t, apptest.Dev)
-	a := h.PostJSON("/oauth/register", `{"redirect_uris":["https://b.example/cb"],"client_uri#ja":"javascript:alert(1)","logo_uri#de":"data:x","Logo_URI":"javascript:alert(2)"}`)
-	if a.StatusCode != http.StatusCreated || strings.Contains(a.Text, "javascript") || strings.Contains(a.Text, "data:") {
+	a := h.PostJSON("/oauth/register", `{"redirect_uris":["https://b.example/cb"],"client_uri#ja":"https://b.example/ja","client_name#de":"Beispiel","Logo_URI":"javascript:alert(2)"}`)
+	if a.StatusCode != http.StatusCreated || strings.Contains(a.Text, "javascript") || strings.Contains(a.Text, "#") {
 		t.Errorf("%d %s", a.StatusCode, a.Text)
 	}
 	if n := h.Count(`SELECT count(*) FROM client WHERE metadata LIKE '%javascript%'`); n > 0 {

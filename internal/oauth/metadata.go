@@ -37,32 +37,6 @@ type ResourceMetadata struct {
 	Name                 string   `json:"resource_name,omitempty"`
 }
 
-// Registration is a client as it registers and as the answer describes it (RFC
-// 7591 §2 and §3.2.1, RFC 7592 §3; R203, R204). Members that are not listed are
-// ignored.
-type Registration struct {
-	ClientName      string   `json:"client_name,omitempty"`
-	RedirectURIs    []string `json:"redirect_uris,omitempty"`
-	GrantTypes      []string `json:"grant_types,omitempty"`
-	ResponseTypes   []string `json:"response_types,omitempty"`
-	Scope           string   `json:"scope,omitempty"`
-	TokenAuthMethod string   `json:"token_endpoint_auth_method,omitempty"`
-	ApplicationType string   `json:"application_type,omitempty"`
-	LogoURI         string   `json:"logo_uri,omitempty"`
-	ClientURI       string   `json:"client_uri,omitempty"`
-	TOSURI          string   `json:"tos_uri,omitempty"`
-	PolicyURI       string   `json:"policy_uri,omitempty"`
-	SoftwareID      string   `json:"software_id,omitempty"`
-	SoftwareVersion string   `json:"software_version,omitempty"`
-
-	ClientID          string `json:"client_id,omitempty"`
-	ClientIDIssuedAt  int64  `json:"client_id_issued_at,omitempty"` // seconds since 1970
-	ClientSecret      string `json:"client_secret,omitempty"`
-	SecretExpiresAt   *int64 `json:"client_secret_expires_at,omitempty"` // seconds since 1970; 0 is never; required beside a secret
-	RegistrationURI   string `json:"registration_client_uri,omitempty"`
-	RegistrationToken string `json:"registration_access_token,omitempty"`
-}
-
 // TokenResponse is a successful answer of the token endpoint (RFC 6749 §5.1).
 type TokenResponse struct {
 	AccessToken  string `json:"access_token"`

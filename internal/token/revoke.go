@@ -36,6 +36,17 @@ func (t *Tokens) RevokeFamily(tx *store.Tx, id, reason string) error {
 	return t.Revoke(tx, id, AccessLife)
 }
 
+// RevokeClient revokes every family of a client, in all workspaces, and all their
+// tokens.
+func (t *Tokens) RevokeClient(tx *store.Tx, client, reason string) error {
+	_, err := tx.Exec(`UPDATE token_family SET revoked_at = $1, reason = $2 WHERE client = $3 AND revoked_at IS NULL`,
+		tx.Now, reason, client)
+	if err != nil {
+		return err
+	}
+	return t.Revoke(tx, client, AccessLife)
+}
+
 // Revoke refuses every token that carries id: its own, its family's, its
 // client's or its user's. life is how long such a token could still live.
 func (t *Tokens) Revoke(tx *store.Tx, id string, life time.Duration) error {

@@ -1,0 +1,201 @@
+package authserver
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/audit"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/token"
+)
+
+// A registered client is one with what it said of itself.
+type registered struct {
+	Client
+	metadata oauth.Registration
+	manage   string // the registration token with which the request came
+}
+
+// unmanaged is the one answer to whoever may not manage the registration,
+// whether it exists or not (R214, attack 53).
+func unmanaged() *oauth.Error {
+	return oauth.Errorf(oauth.InvalidToken, "the registration token is not one for this client")
+}
+
+// managed is the registration that the request is about, if it comes with its
+// token. A registration without one is nobody's to manage.
+func (s *Server) managed(tx *store.Tx, r *http.Request) (registered, error) {
+	values, id := r.Header.Values("Authorization"), r.PathValue("client")
+	if len(values) != 1 || !oauth.Readable(id) {
+		return registered{}, unmanaged()
+	}
+	scheme, presented, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") || !strings.HasPrefix(presented, registrationPrefix) {
+		return registered{}, unmanaged()
+	}
+	c := registered{manage: presented}
+	var found bool
+	var err error
+	if c.Client, found, err = s.client(tx, id); err != nil {
+		return registered{}, err
+	}
+	if !found {
+		return registered{}, unmanaged()
+	}
+	var hash []byte
+	var metadata string
+	err = tx.QueryRow(`SELECT registration_hash, metadata FROM client WHERE id = $1`, id).Scan(&hash, &metadata)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && !token.Presented(registrationHash(presented)).Matches(hash) {
+		return registered{}, unmanaged()
+	}
+	if err != nil {
+		return registered{}, err
+	}
+	return c, json.Unmarshal([]byte(metadata), &c.metadata)
+}
+
+// showClient answers what is registered (R210). The secret is shown when it is
+// made, and never again.
+func (s *Server) showClient(w http.ResponseWriter, r *http.Request, _ string) error {
+	var c registered
+	err := s.DB.View(r.Context(), func(tx *store.Tx) (err error) {
+		c, err = s.managed(tx, r)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, s.described(c.metadata, "", c.manage))
+	return nil
+}
+
+// changeClient registers the client anew under its id (R211, R220). The token
+// stays the same.
+func (s *Server) changeClient(w http.ResponseWriter, r *http.Request, ref string) error {
+	asked, given, fault := readRegistration(w, r)
+	var answer oauth.Registration
+	var manage, shown string
+	err := s.DB.Do(r.Context(), func(tx *store.Tx) error {
+		c, err := s.managed(tx, r)
+		if err != nil {
+			return err
+		}
+		if fault != nil { // told to nobody but who may change it
+			return fault
+		}
+		var hash []byte
+		if answer, shown, hash, err = c.changed(asked, given); err != nil {
+			return err
+		}
+		manage = c.manage
+		if err := s.change(tx, c, answer, hash); err != nil {
+			return err
+		}
+		s.Audit.Append(tx, clientEvent("client.change", c.ID, answer.ClientName, audit.Prefix(r.RemoteAddr), ref))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, s.described(answer, shown, manage))
+	return nil
+}
+
+// changed is what becomes of the registration: what was sent in place of what was
+// there (RFC 7592 §2.2), except that name and redirect URIs alone leave the rest
+// as it is (C31). How the client authenticates changes only where it says so. A
+// secret is kept with those two, and for a client that shows it; otherwise a
+// confidential client gets a new one (R220).
+func (c registered) changed(asked oauth.Registration, given []string) (answer oauth.Registration, shown string, hash []byte, err error) {
+	if asked.ClientID != "" && asked.ClientID != c.ID {
+		return answer, "", nil, oauth.Errorf(oauth.InvalidClientMetadata, "client_id cannot be changed")
+	}
+	if asked.ClientSecret != "" && !c.proves(asked.ClientSecret) {
+		return answer, "", nil, oauth.Errorf(oauth.InvalidClientMetadata, "client_secret is not the client's; leave it out to get a new one")
+	}
+	keep := asked.ClientSecret != ""
+	if !slices.ContainsFunc(given, func(member string) bool { return member != "client_name" && member != "redirect_uris" }) {
+		whole := c.metadata
+		whole.RedirectURIs = asked.RedirectURIs
+		if slices.Contains(given, "client_name") {
+			whole.ClientName = asked.ClientName
+		}
+		asked, keep = whole, true
+	}
+	if asked.TokenAuthMethod == "" {
+		asked.TokenAuthMethod = c.AuthMethod
+	}
+	if answer, err = grantedOf(asked); err != nil {
+		return answer, "", nil, err
+	}
+	answer.ClientID, answer.ClientIDIssuedAt = c.ID, c.metadata.ClientIDIssuedAt
+	switch {
+	case answer.TokenAuthMethod == authNone:
+		return answer, "", nil, nil
+	case keep && c.AuthMethod != authNone:
+		return answer, asked.ClientSecret, c.secretHash, nil
+	}
+	secret := newSecret(answer.TokenAuthMethod)
+	return answer, secret.Token, secret.Hash, nil
+}
+
+// change stores it. Who is looking at the question whether to allow the app looks
+// at what it was: such questions end (attack 54).
+func (s *Server) change(tx *store.Tx, c registered, answer oauth.Registration, secretHash []byte) error {
+	metadata, err := kept(answer)
+	if err != nil {
+		return err
+	}
+	there, err := tx.One(`UPDATE client SET name = $1, redirect_uris = $2, grant_types = $3, auth_method = $4, secret_hash = $5, scope = $6, metadata = $7
+		WHERE id = $8`, answer.ClientName, strings.Join(answer.RedirectURIs, "\n"), strings.Join(answer.GrantTypes, " "),
+		answer.TokenAuthMethod, secretHash, answer.Scope, metadata, c.ID)
+	if err == nil && !there {
+		return unmanaged()
+	}
+	if err != nil || answer.ClientName == c.Name && slices.Equal(answer.RedirectURIs, c.Redirects) {
+		return err
+	}
+	_, err = tx.Exec(`DELETE FROM flow WHERE client = $1 AND decided_at IS NULL`, c.ID)
+	return err
+}
+
+// removeClient forgets the client and revokes everything it was given (R212,
+// attack 56).
+func (s *Server) removeClient(w http.ResponseWriter, r *http.Request, ref string) error {
+	err := s.DB.Do(r.Context(), func(tx *store.Tx) error {
+		c, err := s.managed(tx, r)
+		if err != nil {
+			return err
+		}
+		s.Audit.Append(tx, clientEvent("client.remove", c.ID, c.Name, audit.Prefix(r.RemoteAddr), ref))
+		return s.forget(tx, c.ID)
+	})
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) forget(tx *store.Tx, client string) error {
+	if err := s.Tokens.RevokeClient(tx, client, "the client was removed"); err != nil {
+		return err
+	}
+	for _, remove := range []string{
+		`DELETE FROM authorization_code WHERE client = $1`,
+		`DELETE FROM consent WHERE client = $1`,
+		`DELETE FROM flow WHERE client = $1`,
+		`DELETE FROM client WHERE id = $1`,
+	} {
+		if _, err := tx.Exec(remove, client); err != nil {
+			return err
+		}
+	}
+	return nil
+}
