@@ -36,9 +36,14 @@ var (
 func (a *Authn) Bearer(r *http.Request, resource string) (principal.Principal, error) {
 	p, err := a.bearer(r.Context(), r.Header.Values("Authorization"), resource)
 	if problem.Is(err, TokenInvalid) {
-		a.Audit.Stranger(audit.Denied, "bearer token refused: "+problem.From(err).Cause.Error(), audit.Prefix(r.RemoteAddr))
+		a.Refused(r, "bearer token refused: "+problem.From(err).Cause.Error())
 	}
 	return p, err
+}
+
+// Refused counts a request that was refused before anybody knew who sent it.
+func (a *Authn) Refused(r *http.Request, why string) {
+	a.Audit.Stranger(audit.Denied, why, audit.Prefix(r.RemoteAddr))
 }
 
 func (a *Authn) bearer(ctx context.Context, values []string, resource string) (principal.Principal, error) {

@@ -91,7 +91,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, ref string) e
 		fault = s.ask(&f, req)
 	}
 	if fault != nil {
-		return s.refuse(w, f, fault)
+		return s.refuse(w, r, f, fault)
 	}
 	return s.begin(w, r, f, req)
 }
@@ -171,7 +171,7 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth
 		if !b.SignedIn() {
 			code = oauth.LoginRequired
 		}
-		return s.refuse(w, f, oauth.Errorf(code, "a person has to answer"))
+		return s.refuse(w, r, f, oauth.Errorf(code, "a person has to answer"))
 	}
 	handle := token.NewSplit("flow_")
 	f.ID = handle.ID
@@ -270,7 +270,8 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request, _ authn.Browser,
 
 // refuse tells the client why not, at its redirect URI (RFC 6749 4.1.2.1, R313,
 // R116).
-func (s *Server) refuse(w http.ResponseWriter, f flow, e *oauth.Error) error {
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, f flow, e *oauth.Error) error {
+	s.refused(r, e.Reason())
 	sendTo(w, s.location(f, url.Values{"error": {e.Code}, "error_description": {e.Description}}))
 	return nil
 }

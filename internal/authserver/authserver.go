@@ -10,6 +10,7 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -112,9 +113,17 @@ func (s *Server) page(h handler) http.Handler {
 			err = h(w, r, ref)
 		}
 		if err != nil {
+			if p := problem.From(err); p.Kind != problem.Unavailable && p.Kind != problem.Internal {
+				s.refused(r, p.Name)
+			}
 			s.Pages.Problem(w, r, ref, err)
 		}
 	})
+}
+
+// refused counts a request that was refused: who sent it is not known.
+func (s *Server) refused(r *http.Request, reason string) {
+	s.Audit.Stranger(audit.Denied, r.Pattern+" refused: "+reason, audit.Prefix(r.RemoteAddr))
 }
 
 // sendTo sends the browser on. The address may hold a code: no cache keeps it, no
@@ -170,6 +179,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, ref string, err er
 	e := oauthError(err, ref)
 	if e.Status >= http.StatusInternalServerError {
 		s.Log.Error("request failed", "ref", ref, "path", r.URL.Path, "err", err)
+	} else if !errors.Is(err, token.ErrReplay) { // which has an event of its own
+		s.refused(r, e.Reason())
 	}
 	switch e.Code {
 	case oauth.InvalidClient:

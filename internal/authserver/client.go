@@ -43,9 +43,9 @@ func (s *Server) client(tx *store.Tx, id string) (c Client, found bool, err erro
 }
 
 // badClient is the one answer to a client that is unknown or does not
-// authenticate: a program that gets it registers anew.
-func badClient() *oauth.Error {
-	return oauth.Errorf(oauth.InvalidClient, "the client is unknown or its credentials are wrong; register again")
+// authenticate: a program that gets it registers anew. Why goes to the record.
+func badClient(why string) *oauth.Error {
+	return oauth.Errorf(oauth.InvalidClient, "the client is unknown or its credentials are wrong; register again").Because(why)
 }
 
 // authenticate finds out which client posted the form (R404, attacks 41–44). A
@@ -59,18 +59,21 @@ func (s *Server) authenticate(tx *store.Tx, r *http.Request, form url.Values) (C
 		user, err1 := url.QueryUnescape(user)
 		password, err2 := url.QueryUnescape(password)
 		if err1 != nil || err2 != nil || !oauth.Readable(user) || (id != "" && id != user) {
-			return Client{}, badClient()
+			return Client{}, badClient("its header cannot be read, or the body names another client")
 		}
 		id, secret = user, password
 	} else if r.Header.Get("Authorization") != "" {
-		return Client{}, badClient()
+		return Client{}, badClient("its header is not Basic")
 	}
 	c, found, err := s.client(tx, id)
 	if err != nil {
 		return Client{}, err
 	}
-	if !found || !c.proves(secret) {
-		return Client{}, badClient()
+	if !found {
+		return Client{}, badClient("there is no such client")
+	}
+	if !c.proves(secret) {
+		return Client{}, badClient("its secret is wrong")
 	}
 	return c, nil
 }

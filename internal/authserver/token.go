@@ -73,9 +73,6 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 		return s.recorded(tx, c, form, made, ref, err)
 	})
 	if err != nil {
-		if e, ok := asOAuth(err); ok && e.Status < http.StatusInternalServerError {
-			s.Audit.Stranger(audit.Denied, "token request refused: "+e.Code, audit.Prefix(r.RemoteAddr))
-		}
 		return err
 	}
 	reply(w, http.StatusOK, oauth.TokenResponse{
@@ -133,7 +130,7 @@ func (s *Server) redeem(tx *store.Tx, c Client, form url.Values) (issue, error) 
 	// An error from here on rolls back what redeem spent and made.
 	_, found, err := s.People.Member(tx, made.family.Workspace, made.family.User)
 	if err == nil && !found {
-		err = oauth.Errorf(oauth.InvalidGrant, "the person is no member any more")
+		err = oauth.Errorf(oauth.InvalidGrant, "the grant is not good any more").Because("the person is no active member")
 	}
 	if err == nil {
 		if _, found = s.Registry.AudienceAt(s.Public, made.family.Resource); !found {
@@ -168,9 +165,10 @@ func (s *Server) recorded(tx *store.Tx, c Client, form url.Values, made issue, r
 	return err
 }
 
-// badCode is the one answer for every code that is not good.
-func badCode() *oauth.Error {
-	return oauth.Errorf(oauth.InvalidGrant, "the code is not good; start again")
+// badCode is the one answer for every code that is not good; why it is not goes
+// to the record.
+func badCode(why string) *oauth.Error {
+	return oauth.Errorf(oauth.InvalidGrant, "the code is not good; start again").Because(why)
 }
 
 // maxVerifiers is how many wrong verifiers a code survives.
@@ -191,14 +189,19 @@ type code struct {
 func (s *Server) redeemCode(tx *store.Tx, c Client, form url.Values) (issue, error) {
 	id, presented, ok := token.Parse("code_", form.Get("code"))
 	if !ok {
-		return issue{}, badCode()
+		return issue{}, badCode("it does not have the form of a code")
 	}
 	row, err := loadCode(tx, id)
 	if err != nil {
 		return issue{}, err
 	}
-	if row == nil || !presented.Matches(row.hash) || row.family.Client != c.ID {
-		return issue{}, badCode()
+	switch {
+	case row == nil:
+		return issue{}, badCode("there is none with this id")
+	case !presented.Matches(row.hash):
+		return issue{}, badCode("its secret is wrong")
+	case row.family.Client != c.ID:
+		return issue{}, badCode("it was made for another client")
 	}
 	made := issue{family: row.family, ref: row.ref}
 	if row.used != nil {
@@ -239,15 +242,17 @@ func (s *Server) replayed(tx *store.Tx, row *code) error {
 	if err := s.Tokens.RevokeFamily(tx, row.family.ID, "authorization code used again"); err != nil {
 		return err
 	}
-	return store.Keep(errors.Join(badCode(), token.ErrReplay))
+	return store.Keep(errors.Join(badCode("it was used before"), token.ErrReplay))
 }
 
 func (s *Server) judgeCode(tx *store.Tx, row *code, form url.Values) error {
-	if row.expires <= tx.Now || row.tries >= maxVerifiers {
-		return badCode()
-	}
-	if uri := form.Get("redirect_uri"); uri != "" && uri != row.redirect {
-		return badCode()
+	switch uri := form.Get("redirect_uri"); {
+	case row.expires <= tx.Now:
+		return badCode("it has expired")
+	case row.tries >= maxVerifiers:
+		return badCode("it came with too many wrong verifiers")
+	case uri != "" && uri != row.redirect:
+		return badCode("it was sent to another redirect URI")
 	}
 	for _, asked := range form["resource"] {
 		if a, found := s.audience([]string{asked}); !found || a.URL != row.family.Resource {
@@ -268,7 +273,7 @@ func (s *Server) judgeCode(tx *store.Tx, row *code, form url.Values) error {
 		if err != nil {
 			return err
 		}
-		return store.Keep(badCode())
+		return store.Keep(badCode("the verifier is wrong"))
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, origin string) {
 		s.post(x)
 	default: // no stream outside a request, and sessions end by themselves
 		if x.principal.Kind == principal.Anonymous {
-			s.refuse(x, authn.TokenMissing.New("an access token is needed"))
+			s.askToken(x)
 			return
 		}
 		w.Header().Set("Allow", "POST, OPTIONS")
@@ -102,6 +102,7 @@ func (s *Server) allowOrigin(x *exchange) bool {
 		return true
 	}
 	if len(x.r.Header.Values("Origin")) != 1 || !s.Origins(origin) {
+		s.Authn.Refused(x.r, "call from a web page that may not")
 		http.Error(x.w, "this web page may not call this server", http.StatusForbidden)
 		return false
 	}
@@ -123,7 +124,7 @@ func (s *Server) post(x *exchange) {
 	msg, fault := mcp.Parse(body)
 	x.msg = msg
 	if x.principal.Kind == principal.Anonymous && !s.open(msg) {
-		s.refuse(x, authn.TokenMissing.New("an access token is needed"))
+		s.askToken(x)
 		return
 	}
 	if status != 0 {
@@ -251,6 +252,12 @@ func (s *Server) reply(x *exchange, status int, m mcp.Message) {
 	_, _ = x.w.Write(m.Encode()) // the caller is gone
 }
 
+// askToken refuses a stranger, who begins to sign in like this.
+func (s *Server) askToken(x *exchange) {
+	s.Authn.Refused(x.r, "no access token")
+	s.refuse(x, authn.TokenMissing.New("an access token is needed"))
+}
+
 // refuse answers a request that a token, or another one, would cure: 401 or 403
 // with the challenge that says how (R501–R504, R508).
 func (s *Server) refuse(x *exchange, err error) {
@@ -272,7 +279,7 @@ func (s *Server) refuse(x *exchange, err error) {
 		body.Error = oauth.InsufficientScope
 		challenge.Scope = union(x.principal.Scopes, p.Scope)
 		challenge.Error, challenge.Description = body.Error, p.Detail
-	case x.r.Header.Get("Authorization") != "":
+	case x.r.Header.Get("Authorization") != "": // and counted as such
 		body.Error = oauth.InvalidToken
 		challenge.Error, challenge.Description = body.Error, p.Detail
 	}

@@ -48,10 +48,11 @@ var statuses = map[string]int{
 }
 
 // Error is an OAuth error as a client is told it. Status is for answers in
-// JSON; a redirect ignores it.
+// JSON; a redirect ignores it. Why is for the record and told to nobody.
 type Error struct {
 	Code, Description string
 	Status            int
+	Why               string
 }
 
 // Errorf makes an Error with the status that belongs to its code. The
@@ -66,6 +67,21 @@ func Errorf(code, format string, args ...any) *Error {
 }
 
 func (e *Error) Error() string { return e.Code + ": " + e.Description }
+
+// Because says why it is refused, where the client must not be told. It is one
+// of a few sentences, without anything that was received.
+func (e *Error) Because(why string) *Error {
+	e.Why = why
+	return e
+}
+
+// Reason is the error for the record.
+func (e *Error) Reason() string {
+	if e.Why == "" {
+		return e.Code
+	}
+	return e.Code + ", " + e.Why
+}
 
 // plain keeps what error_description may contain (RFC 6749 §5.2: printable ASCII
 // without quote and backslash) and replaces the rest. The result needs no

@@ -117,9 +117,9 @@ type Asked struct {
 }
 
 // badRefresh is the one answer for every refresh token that is not good; why it
-// is not stays inside (RFC 6749 5.2).
-func badRefresh() *oauth.Error {
-	return oauth.Errorf(oauth.InvalidGrant, "the refresh token is not good any more; sign in again")
+// is not goes to the record (RFC 6749 5.2).
+func badRefresh(why string) *oauth.Error {
+	return oauth.Errorf(oauth.InvalidGrant, "the refresh token is not good any more; sign in again").Because(why)
 }
 
 // ErrReplay is in the chain of an error when an old refresh token came back
@@ -134,7 +134,7 @@ var ErrReplay = errors.New("a spent refresh token was used again")
 func (t *Tokens) Rotate(tx *store.Tx, refresh string, asked Asked) (Family, Pair, error) {
 	id, presented, ok := Parse("rt_", refresh)
 	if !ok {
-		return Family{}, Pair{}, badRefresh()
+		return Family{}, Pair{}, badRefresh("it does not have the form of one")
 	}
 	row, err := t.load(tx, id)
 	if err != nil {
@@ -142,8 +142,17 @@ func (t *Tokens) Rotate(tx *store.Tx, refresh string, asked Asked) (Family, Pair
 	}
 	// Judge the secret and the client before anything happens to the record:
 	// a guessed id, or another client, must not revoke anything.
-	if row == nil || !presented.Matches(row.hash) || row.family.Client != asked.Client || row.dead(tx.Now) {
-		return Family{}, Pair{}, badRefresh()
+	switch {
+	case row == nil:
+		return Family{}, Pair{}, badRefresh("there is none with this id")
+	case !presented.Matches(row.hash):
+		return Family{}, Pair{}, badRefresh("its secret is wrong")
+	case row.family.Client != asked.Client:
+		return Family{}, Pair{}, badRefresh("it was made for another client")
+	case row.gone != nil:
+		return Family{}, Pair{}, badRefresh("its family is revoked")
+	case tx.Now >= row.expires || tx.Now >= row.ends:
+		return Family{}, Pair{}, badRefresh("it has expired")
 	}
 	if row.replayed(tx.Now) {
 		return row.family, Pair{}, t.replay(tx, row)
@@ -187,8 +196,6 @@ func (t *Tokens) load(tx *store.Tx, id string) (*refreshRow, error) {
 	return &r, err
 }
 
-func (r *refreshRow) dead(now int64) bool { return r.gone != nil || now >= r.expires || now >= r.ends }
-
 func (r *refreshRow) replayed(now int64) bool {
 	return r.childUsed != nil && now > *r.childUsed+ReuseWindow.Microseconds()
 }
@@ -197,7 +204,7 @@ func (t *Tokens) replay(tx *store.Tx, r *refreshRow) error {
 	if err := t.RevokeFamily(tx, r.family.ID, "refresh token used again"); err != nil {
 		return err
 	}
-	return store.Keep(errors.Join(badRefresh(), ErrReplay))
+	return store.Keep(errors.Join(badRefresh("it was used before"), ErrReplay))
 }
 
 // spend marks the token and its parent used and the family alive, each in one
@@ -215,7 +222,7 @@ func (t *Tokens) spend(tx *store.Tx, r *refreshRow) error {
 		return err
 	}
 	if !alive || !spent {
-		return badRefresh()
+		return badRefresh("its family was just revoked, or its window just ended")
 	}
 	_, err = tx.Exec(`UPDATE refresh_token SET child_used_at = $1
 		WHERE id = $2 AND workspace = $3 AND child_used_at IS NULL`, tx.Now, r.parent, r.family.Workspace)

@@ -79,7 +79,10 @@ func (p *Pages) page(h func(w http.ResponseWriter, r *http.Request, ref string) 
 		if sameSite.Check(r) == nil {
 			err = h(w, r, ref)
 		}
-		if err != nil {
+		if e := problem.From(err); e != nil {
+			if e.Kind == problem.Forbidden {
+				p.Authn.Refused(r, r.Pattern+" refused: "+e.Name)
+			}
 			p.Problem(w, r, ref, err)
 		}
 	})
