@@ -72,6 +72,7 @@ var modules = map[string]struct {
 	"github.com/modelcontextprotocol/go-sdk": {reason: "an MCP client and server that somebody else wrote, to test against", testOnly: true},
 	"github.com/rogpeppe/go-internal":        {reason: "testscript: the user's terminal as test files", testOnly: true},
 	"github.com/spf13/cobra":                 {reason: "commands, flags, completion"},
+	"go.yaml.in/yaml/v3":                     {reason: "the configuration file, with the line of each fault"},
 	"golang.org/x/sys":                       {reason: "file locks"},
 	"golang.org/x/term":                      {reason: "is this a terminal"},
 	"modernc.org/sqlite":                     {reason: "SQLite without cgo"},

@@ -73,7 +73,7 @@ type demonstration struct {
 // house starts a real server in development mode and points the demonstration
 // to it. Its person needs no browser: development mode allows by itself.
 func (d *demonstration) house(ctx context.Context, dir string) (stop func() error, err error) {
-	config, err := app.Load(map[string]string{"dev": "true", "listen": "localhost:0", "data-dir": filepath.Join(dir, "data")}, nil)
+	config, err := app.Load(map[string]string{"config": "", "dev": "true", "listen": "localhost:0", "data-dir": filepath.Join(dir, "data")}, nil)
 	if err != nil {
 		return nil, err
 	}

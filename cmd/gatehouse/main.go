@@ -50,6 +50,7 @@ type cli struct {
 	output   format
 	plain    bool // --no-color
 	dataDir  string
+	config   string
 	server   string
 }
 
@@ -101,7 +102,7 @@ person decide what an app may do, passes the calls on and remembers them.`,
 	root.PersistentFlags().VarP(&c.output, "output", "o", "how to print")
 	root.PersistentFlags().BoolVar(&c.plain, "no-color", false, "print without colours (so does the variable NO_COLOR)")
 	root.AddCommand(
-		c.serveCommand(), c.addCommand(), c.serversCommand(), c.auditCommand(),
+		c.serveCommand(), c.configCommand(), c.addCommand(), c.serversCommand(), c.auditCommand(),
 		c.loginCommand(), c.logoutCommand(), c.whoamiCommand(), c.toolsCommand(), c.callCommand(),
 		c.demoCommand(), c.versionCommand(),
 	)
@@ -121,10 +122,11 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	return e
 }
 
-// onServer adds --data-dir, for commands that act on the server of this
-// computer.
+// onServer adds --data-dir and --config, for commands that act on the server of
+// this computer.
 func (c *cli) onServer(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().StringVar(&c.dataDir, "data-dir", "", "data folder of the server (default: as gatehouse serve)")
+	cmd.Flags().StringVar(&c.config, "config", "", "configuration file of the server (default: as gatehouse serve)")
 	return cmd
 }
 

@@ -18,28 +18,18 @@ func (c *cli) serveCommand() *cobra.Command {
 		Short: "Start the server",
 		Long: `Start the server and keep it running until Ctrl+C.
 
-Every flag is also a variable of the environment: --public-url is
-GATEHOUSE_PUBLIC_URL. Flags win.`,
+Every flag is also a variable of the environment, and a key of the file
+gatehouse.yaml: --public-url is GATEHOUSE_PUBLIC_URL and public_url. Flags win
+over variables, and those over the file. The file can say more: see
+gatehouse config.`,
 		Example: `  gatehouse serve
   gatehouse serve --listen localhost:3010 --data-dir ./data
   gatehouse serve --dev                everybody on this computer is signed in`,
 		Args: needs(0, 0, ""),
 	}
-	f := cmd.Flags()
-	f.String("listen", "", "address to listen on, HOST:PORT (default localhost:3000)")
-	f.String("public-url", "", "address at which browsers and clients reach this server (default http://localhost:PORT)")
-	f.String("data-dir", "", "folder for database, master key and admin socket")
-	f.String("database", "", "sqlite:PATH or postgres://… (default a SQLite file in the data folder)")
-	f.String("master-key-file", "", "file with the key that seals what is kept at rest")
-	f.Bool("dev", false, "development mode: this computer only, no sign-in, everything is allowed")
+	given := settingFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		set := map[string]string{}
-		for _, name := range []string{"listen", "public-url", "data-dir", "database", "master-key-file", "dev"} {
-			if flag := f.Lookup(name); flag.Changed {
-				set[name] = flag.Value.String()
-			}
-		}
-		config, err := app.Load(set, c.environ)
+		config, err := app.Load(given(), c.environ)
 		if err != nil {
 			return err
 		}
@@ -49,6 +39,30 @@ GATEHOUSE_PUBLIC_URL. Flags win.`,
 		return app.Run(cmd.Context(), config, c.err)
 	}
 	return cmd
+}
+
+// settingFlags gives cmd the flags that are settings. given are those that were
+// used.
+func settingFlags(cmd *cobra.Command) (given func() map[string]string) {
+	f := cmd.Flags()
+	f.String("config", "", "configuration file (default gatehouse.yaml here, in the XDG configuration folder or in /etc/gatehouse)")
+	names := []string{"config"}
+	for _, flag := range app.Flags() {
+		if names = append(names, flag.Name); flag.Bool {
+			f.Bool(flag.Name, false, flag.Usage)
+		} else {
+			f.String(flag.Name, "", flag.Usage)
+		}
+	}
+	return func() map[string]string {
+		set := map[string]string{}
+		for _, name := range names {
+			if flag := f.Lookup(name); flag.Changed {
+				set[name] = flag.Value.String()
+			}
+		}
+		return set
+	}
 }
 
 func (c *cli) versionCommand() *cobra.Command {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
@@ -81,19 +80,11 @@ func understand(status int, answer []byte, out any) error {
 	return &remote{no.Error}
 }
 
-// dir is the data folder, found as gatehouse serve finds it. Other settings may
-// be wrong; they do not matter here.
+// dir is the data folder, found as gatehouse serve finds it.
 func (c *cli) dir() (string, error) {
-	set := map[string]string{}
+	set := c.chosen()
 	if c.dataDir != "" {
 		set["data-dir"] = c.dataDir
 	}
-	var environ []string
-	for _, entry := range c.environ {
-		if strings.HasPrefix(entry, "GATEHOUSE_DATA_DIR=") {
-			environ = append(environ, entry)
-		}
-	}
-	config, err := app.Load(set, environ)
-	return config.DataDir, err
+	return app.DataDir(set, c.environ)
 }

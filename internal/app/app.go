@@ -6,6 +6,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -259,7 +260,10 @@ func (h *house) server(handler http.Handler) *http.Server {
 // announce says where the server is and, while nobody owns it, how to set it up.
 func (h *house) announce(ctx context.Context, out io.Writer) error {
 	c := h.config
-	fmt.Fprintf(out, "gatehouse %s · data %s\n", Version, c.DataDir)
+	fmt.Fprintf(out, "gatehouse %s · data %s · config %s\n", Version, c.DataDir, cmp.Or(c.Source.File, "none found, using defaults"))
+	for _, ignored := range c.Source.Ignored {
+		fmt.Fprintf(out, "! %s\n", ignored)
+	}
 	reach := ""
 	if u, err := url.Parse(c.PublicURL); err == nil && isLoopback(u.Hostname()) {
 		reach = " (this computer only)"

@@ -11,145 +11,320 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
 
-// Config is what can be set; gatehouse serve --help says the same in short.
+// Config is what can be set. What each field means, and how it is spelt, stands
+// in settings.
 type Config struct {
-	Listen        string // address to listen on, HOST:PORT; localhost means 127.0.0.1 and ::1
-	PublicURL     string // address at which browsers and clients reach this server; without one, http://localhost:PORT
-	DataDir       string // folder for the database, the master key and the admin socket
-	Database      string // sqlite:PATH or postgres://…; without one, a SQLite file in the data folder
-	MasterKeyFile string // file with the key that seals what is kept at rest; needed with PostgreSQL, the same on every node
-	Dev           bool   // development mode: this computer only, everybody is dev@localhost and allows everything
+	Listen        string
+	PublicURL     string
+	DataDir       string
+	Database      string
+	MasterKeyFile string
+	Dev           bool
+
+	Source Source
 }
 
-// A setting is one field of Config in its two spellings.
+// A setting is one field of Config in all its spellings. The file, the
+// environment, the flags, the schema, the manual and gatehouse config show are
+// made from this table and from nothing else.
 type setting struct {
-	flag string
-	set  func(*Config, string) (why string)
+	key     string // in the file, with a dot between levels
+	field   func(*Config) any
+	doc     string   // what it means; the first sentence is the help of the flag
+	preset  string   // what holds if nothing is given
+	absent  string   // the same in words, where it is no fixed value
+	example string   // a value to show, where there is no preset
+	oneOf   []string // the only values, if there are few
+	flag    bool     // is it worth a flag of gatehouse serve?
+	path    bool     // is it the name of a file or folder?
 }
 
 var settings = []setting{
-	{"listen", func(c *Config, v string) string { c.Listen = v; return "" }},
-	{"public-url", func(c *Config, v string) string { c.PublicURL = v; return "" }},
-	{"data-dir", func(c *Config, v string) string { c.DataDir = v; return "" }},
-	{"database", func(c *Config, v string) string { c.Database = v; return "" }},
-	{"master-key-file", func(c *Config, v string) string { c.MasterKeyFile = v; return "" }},
-	{"dev", func(c *Config, v string) string {
-		c.Dev = v == "true"
-		if v != "true" && v != "false" {
-			return "it is either true or false"
-		}
-		return ""
-	}},
+	{
+		key: "listen", field: func(c *Config) any { return &c.Listen }, preset: "localhost:3000", flag: true,
+		doc: "Address to listen on, HOST:PORT. localhost means 127.0.0.1 and ::1.",
+	},
+	{
+		key: "public_url", field: func(c *Config) any { return &c.PublicURL }, absent: "http://localhost:PORT", example: "https://gatehouse.example.org", flag: true,
+		doc: "Address at which browsers and clients reach this server. Off this computer it begins with https.",
+	},
+	{
+		key: "data_dir", field: func(c *Config) any { return &c.DataDir }, absent: "gatehouse in the XDG data folder", example: "/var/lib/gatehouse", flag: true, path: true,
+		doc: "Folder for the database, the master key and the admin socket.",
+	},
+	{
+		key: "database", field: func(c *Config) any { return &c.Database }, absent: "a SQLite file in the data folder", example: "postgres://gatehouse@db.internal/gatehouse", flag: true,
+		doc: "Where data is kept, sqlite:PATH or postgres://…. A password comes from elsewhere: ${file:NAME} and ${env:NAME} stand for the text of a file and of a variable, here and in every other value.",
+	},
+	{
+		key: "master_key_file", field: func(c *Config) any { return &c.MasterKeyFile }, absent: "master.key in the data folder", example: "/etc/gatehouse/master.key", flag: true, path: true,
+		doc: "File with the key that seals what is kept at rest. It is needed with PostgreSQL, where every node has the same one.",
+	},
+	{
+		key: "dev", field: func(c *Config) any { return &c.Dev }, preset: "false", flag: true,
+		doc: "Development mode: this computer only, no sign-in, everything is allowed. Everybody is dev@localhost.",
+	},
 }
 
-func (s setting) env() string {
-	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.flag, "-", "_"))
+// find is the setting with a key.
+func find(key string) (s setting, known bool) {
+	i := slices.IndexFunc(settings, func(s setting) bool { return s.key == key })
+	if i < 0 {
+		return setting{}, false
+	}
+	return settings[i], true
 }
 
 const envPrefix = "GATEHOUSE_"
 
+// env is the variable of the environment, with two underscores between levels.
+func (s setting) env() string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.key, ".", "__"))
+}
+
+func (s setting) flagName() string { return strings.NewReplacer(".", "-", "_", "-").Replace(s.key) }
+
 // foreign are variables with our prefix that are no settings of the server: the
-// credential of the client side, those of tests, and those that Kubernetes adds
-// for a service called gatehouse.
-var foreign = []string{"GATEHOUSE_TOKEN", "GATEHOUSE_TEST_", "GATEHOUSE_SERVICE_", "GATEHOUSE_PORT"}
+// name of the file, the credential of the client side, those of tests, and those
+// that Kubernetes adds for a service called gatehouse.
+var foreign = []string{configVariable, "GATEHOUSE_TOKEN", "GATEHOUSE_TEST_", "GATEHOUSE_SERVICE_", "GATEHOUSE_PORT"}
+
+const configVariable = "GATEHOUSE_CONFIG"
 
 var configInvalid = problem.Code{
 	Name: "CONFIG_INVALID", Kind: problem.Invalid,
-	Fix: "correct it and start again; gatehouse serve --help lists the settings",
+	Fix: "correct it and start again; gatehouse config init writes a file that explains every setting",
 }
 
-// Load makes the configuration of flags that were given, by name, and of the
-// environment ("KEY=value"). Flags win. All faults are reported at once.
+// Source is where the values of a Config came from. A Config that was not made by
+// Load has none, and is not read again.
+type Source struct {
+	File    string   // the file that was read, or ""
+	Ignored []string // what was found in the environment and means nothing, one sentence each
+	origins map[string]string
+	written map[string]string // values of the file that were made of others, as they stand there
+	flags   map[string]string
+	environ []string
+}
+
+// Load makes the configuration of flags that were given, by name, of the
+// environment ("KEY=value") and of the file: the one that the flag config or
+// GATEHOUSE_CONFIG names, or else the first that is there. Flags win over the
+// environment, and that over the file. All faults are reported at once. The flag
+// config without a value means no file.
 func Load(flags map[string]string, environ []string) (Config, error) {
-	c := Config{Listen: "localhost:3000", DataDir: defaultDataDir()}
-	var faults []string
-	for _, entry := range slices.Sorted(slices.Values(environ)) {
-		key, value, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(key, envPrefix) || slices.ContainsFunc(foreign, func(f string) bool { return strings.HasPrefix(key, f) }) {
-			continue
-		}
-		i := slices.IndexFunc(settings, func(s setting) bool { return s.env() == key })
-		if i < 0 {
-			faults = append(faults, unknown(key))
-		} else if why := settings[i].set(&c, value); why != "" {
-			faults = append(faults, key+": "+why)
-		}
-	}
-	for _, s := range settings {
-		if value, given := flags[s.flag]; given {
-			if why := s.set(&c, value); why != "" {
-				faults = append(faults, "--"+s.flag+": "+why)
-			}
-		}
-	}
-	faults = append(faults, c.complete()...)
-	if len(faults) > 0 {
-		return c, configInvalid.New("the configuration can't be used").WithWhy("%s", strings.Join(faults, "\n        "))
-	}
-	return c, nil
+	l := read(flags, environ)
+	return l.Config, l.err()
 }
 
-// unknown says that a variable is no setting, and which one may have been meant.
-func unknown(key string) string {
-	var names []string
+// DataDir is the data folder as Load finds it. Other settings may be wrong; they
+// do not matter here.
+func DataDir(flags map[string]string, environ []string) (string, error) {
+	l := read(flags, environ)
+	l.faults = slices.DeleteFunc(l.faults, func(f fault) bool { return f.key != "" && f.key != "data_dir" })
+	return l.DataDir, l.err()
+}
+
+// loading is a Config that is being made.
+type loading struct {
+	Config
+	faults []fault
+}
+
+// A fault is something that is wrong with a setting, or with the file as a whole.
+type fault struct{ key, text string }
+
+func read(flags map[string]string, environ []string) *loading {
+	l := &loading{Config: Config{Source: Source{origins: map[string]string{}, written: map[string]string{}, flags: flags, environ: environ}}}
+	for _, s := range settings {
+		if s.preset != "" {
+			l.set(s, "default", s.preset)
+		}
+	}
+	l.fromFile()
+	l.fromEnvironment()
+	for _, s := range settings {
+		if value, given := flags[s.flagName()]; given && s.flag {
+			l.set(s, "--"+s.flagName(), s.split(value)...)
+		}
+	}
+	l.complete()
+	return l
+}
+
+func (l *loading) err() error {
+	if len(l.faults) == 0 {
+		return nil
+	}
+	var lines []string
+	for _, f := range l.faults {
+		lines = append(lines, f.text)
+	}
+	return configInvalid.New("the configuration can't be used").WithWhy("%s", strings.Join(lines, "\n        "))
+}
+
+// wrong notes a fault of a setting, under the name by which it was given.
+func (l *loading) wrong(key, why string) {
+	name := key
+	switch origin := l.Source.origins[key]; {
+	case l.Source.File != "" && strings.HasPrefix(origin, l.Source.File+":"):
+		name = origin + ": " + key
+	case origin != "" && origin != "default":
+		name = origin
+	}
+	l.faults = append(l.faults, fault{key, name + ": " + why})
+}
+
+// set gives a setting its value and remembers where that came from.
+func (l *loading) set(s setting, origin string, texts ...string) {
+	l.Source.origins[s.key] = origin
+	delete(l.Source.written, s.key)
+	if why := s.parse(&l.Config, texts); why != "" {
+		l.wrong(s.key, why)
+	}
+}
+
+// parse puts texts into the field, or says why they cannot be its value.
+func (s setting) parse(c *Config, texts []string) (why string) {
+	if s.path && len(texts) == 1 {
+		texts = []string{credential(s.key, texts[0], c.Source.environ)}
+	}
+	switch field := s.field(c).(type) {
+	case *string:
+		if len(texts) != 1 {
+			return "it takes one value"
+		}
+		if s.oneOf != nil && !slices.Contains(s.oneOf, texts[0]) {
+			return "it is one of " + strings.Join(s.oneOf, ", ")
+		}
+		*field = texts[0]
+	case *bool:
+		if len(texts) != 1 || texts[0] != "true" && texts[0] != "false" {
+			return "it is either true or false"
+		}
+		*field = texts[0] == "true"
+	}
+	return ""
+}
+
+// split makes a list of what stands in one text: only a list has commas that mean
+// something.
+func (s setting) split(value string) []string { return []string{value} }
+
+// credential is the file that systemd keeps under this name, where it keeps one.
+func credential(key, name string, environ []string) string {
+	dir := getenv(environ, "CREDENTIALS_DIRECTORY")
+	if dir == "" || filepath.IsAbs(name) || !strings.HasSuffix(key, "_file") {
+		return name
+	}
+	if kept := filepath.Join(dir, name); exists(kept) {
+		return kept
+	}
+	return name
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// getenv is the value of a variable, or "".
+func getenv(environ []string, name string) string {
+	for _, entry := range slices.Backward(environ) {
+		if value, ok := strings.CutPrefix(entry, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// fromEnvironment takes the variables that are settings and says which ones are
+// not (R631).
+func (l *loading) fromEnvironment() {
+	for _, entry := range slices.Sorted(slices.Values(l.Source.environ)) {
+		key, value, _ := strings.Cut(entry, "=")
+		i := slices.IndexFunc(settings, func(s setting) bool { return s.env() == key })
+		switch {
+		case i >= 0 && value == "": // says nothing
+		case i >= 0:
+			l.set(settings[i], key, settings[i].split(value)...)
+		case strings.HasSuffix(key, "DEV_MODE") && slices.Contains([]string{"", "MCP_", envPrefix, envPrefix + "MCP_"}, strings.TrimSuffix(key, "DEV_MODE")):
+			l.Source.Ignored = append(l.Source.Ignored, key+" is ignored; development mode is gatehouse serve --dev, or GATEHOUSE_DEV=true")
+		case strings.HasPrefix(key, envPrefix) && !slices.ContainsFunc(foreign, func(f string) bool { return strings.HasPrefix(key, f) }):
+			l.Source.Ignored = append(l.Source.Ignored, key+" is ignored, because there is no such setting"+didYouMean(key, variables()))
+		}
+	}
+}
+
+func variables() (names []string) {
 	for _, s := range settings {
 		names = append(names, s.env())
 	}
-	if near := Nearest(key, names); near != "" {
-		return key + " is not a setting; did you mean " + near + "?"
-	}
-	return key + " is not a setting"
+	return names
 }
 
-func defaultDataDir() string {
-	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
+func didYouMean(word string, candidates []string) string {
+	if near := Nearest(word, candidates); near != "" {
+		return "; did you mean " + near + "?"
+	}
+	return ""
+}
+
+func defaultDataDir(environ []string) string {
+	if dir := getenv(environ, "XDG_DATA_HOME"); dir != "" {
 		return filepath.Join(dir, "gatehouse")
 	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "gatehouse-data"
+	if home := getenv(environ, "HOME"); home != "" {
+		return filepath.Join(home, ".local", "share", "gatehouse")
 	}
-	return filepath.Join(home, ".local", "share", "gatehouse")
+	return "gatehouse-data"
 }
 
 // complete fills in what follows from other settings and names what contradicts.
-func (c *Config) complete() (faults []string) {
-	host, _, err := net.SplitHostPort(c.Listen)
-	if err != nil {
-		faults = append(faults, "listen: "+c.Listen+" is not HOST:PORT")
-	} else if !isLoopback(host) {
-		faults = append(faults, "listen: "+c.Listen+" can be reached from other computers without TLS; listen on localhost and put a proxy that does TLS in front")
+func (l *loading) complete() {
+	c := &l.Config
+	if c.DataDir == "" {
+		c.DataDir = defaultDataDir(c.Source.environ)
 	}
 	if c.PublicURL != "" {
-		faults = append(faults, c.completeURL()...)
+		l.completeURL()
 	}
+	l.judgeListen()
 	if c.Database == "" {
 		c.Database = "sqlite:" + filepath.Join(c.DataDir, "gatehouse.db")
 	}
 	if c.MasterKeyFile == "" {
 		if !strings.HasPrefix(c.Database, "sqlite:") {
-			faults = append(faults, "master-key-file: with PostgreSQL every node needs the same key, so name its file")
+			l.wrong("master_key_file", "with PostgreSQL every node needs the same key, so name its file")
 		}
 		c.MasterKeyFile = filepath.Join(c.DataDir, "master.key")
 	}
-	return faults
+}
+
+func (l *loading) judgeListen() {
+	host, _, err := net.SplitHostPort(l.Listen)
+	if err != nil {
+		l.wrong("listen", l.Listen+" is not HOST:PORT")
+	} else if !isLoopback(host) {
+		l.wrong("listen", l.Listen+" can be reached from other computers without TLS; listen on localhost and put a proxy that does TLS in front")
+	}
 }
 
 // completeURL checks the public address and gives it the spelling that browsers
 // and clients use, because it is compared with theirs.
-func (c *Config) completeURL() (faults []string) {
-	u, err := url.Parse(c.PublicURL)
+func (l *loading) completeURL() {
+	u, err := url.Parse(l.PublicURL)
 	switch {
 	case err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" ||
-		strings.ContainsAny(c.PublicURL, "?#") || u.User != nil:
-		return []string{"public-url: " + c.PublicURL + " is not an address like https://gatehouse.example.org"}
+		strings.ContainsAny(l.PublicURL, "?#") || u.User != nil:
+		l.wrong("public_url", hidePassword(l.PublicURL)+" is not an address like https://gatehouse.example.org")
+		return
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
-		faults = append(faults, "public-url: http is for this computer only; use https")
-	case c.Dev && !isLoopback(u.Hostname()):
-		faults = append(faults, "dev: development mode never leaves this computer, but public-url is "+c.PublicURL)
+		l.wrong("public_url", "http is for this computer only; use https")
+	case l.Dev && !isLoopback(u.Hostname()):
+		l.wrong("dev", "development mode never leaves this computer, but public_url is "+l.PublicURL)
 	}
-	c.PublicURL = address(u.Scheme, strings.ToLower(u.Host))
-	return faults
+	l.PublicURL = address(u.Scheme, strings.ToLower(u.Host))
 }
 
 // address is an origin as browsers spell it: without the port that goes without

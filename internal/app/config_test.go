@@ -3,6 +3,7 @@ package app
 import (
 	"net"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -10,32 +11,40 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
 
+// load is Load without what this computer may hold in the usual places.
+func load(flags map[string]string, environ ...string) (Config, error) {
+	if flags == nil {
+		flags = map[string]string{}
+	}
+	if _, named := flags["config"]; !named {
+		flags["config"] = ""
+	}
+	c, err := Load(flags, environ)
+	c.Source = Source{}
+	return c, err
+}
+
 func TestDefaults(t *testing.T) {
-	t.Setenv("XDG_DATA_HOME", "/data")
-	c, err := Load(nil, nil)
+	c, err := load(nil, "XDG_DATA_HOME=/data")
 	want := Config{
 		Listen: "localhost:3000", DataDir: "/data/gatehouse", Database: "sqlite:/data/gatehouse/gatehouse.db", MasterKeyFile: "/data/gatehouse/master.key",
 	}
-	if err != nil || c != want {
+	if err != nil || !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v, %v", c, err)
 	}
-	t.Setenv("XDG_DATA_HOME", "")
-	t.Setenv("HOME", "/home/dana")
-	if c, _ := Load(nil, nil); c.DataDir != filepath.Join("/home/dana", ".local", "share", "gatehouse") {
+	if c, _ := load(nil, "HOME=/home/dana"); c.DataDir != filepath.Join("/home/dana", ".local", "share", "gatehouse") {
 		t.Errorf("data in %s", c.DataDir)
 	}
 }
 
-func TestFlagsWinOverTheEnvironment(t *testing.T) {
-	environ := []string{
-		"GATEHOUSE_LISTEN=localhost:1", "GATEHOUSE_DEV=false", "GATEHOUSE_DATABASE=postgres://h/db", "GATEHOUSE_MASTER_KEY_FILE=/env.key",
-		"GATEHOUSE_DATA_DIR=/env", "GATEHOUSE_PUBLIC_URL=https://env.example", "HOME=/x",
-	}
-	c, err := Load(map[string]string{"listen": "localhost:2", "dev": "true", "public-url": "http://localhost:2"}, environ)
+func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
+	file := write(t, "listen: localhost:3\npublic_url: http://localhost:3\nmaster_key_file: /file.key\ndatabase: postgres://file/db\n")
+	c, err := load(map[string]string{"config": file, "listen": "localhost:2", "dev": "true"},
+		"GATEHOUSE_LISTEN=localhost:1", "GATEHOUSE_DEV=false", "GATEHOUSE_DATABASE=postgres://h/db", "GATEHOUSE_DATA_DIR=/env", "HOME=/x")
 	want := Config{
-		Listen: "localhost:2", PublicURL: "http://localhost:2", DataDir: "/env", Database: "postgres://h/db", MasterKeyFile: "/env.key", Dev: true,
+		Listen: "localhost:2", PublicURL: "http://localhost:3", DataDir: "/env", Database: "postgres://h/db", MasterKeyFile: "/file.key", Dev: true,
 	}
-	if err != nil || c != want {
+	if err != nil || !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
@@ -52,7 +61,7 @@ func TestPublicAddressIsSpeltAsClientsDo(t *testing.T) {
 		"http://localhost:80/":               "http://localhost",
 		"http://[::1]:3000":                  "http://[::1]:3000",
 	} {
-		if c, err := Load(map[string]string{"public-url": given}, nil); err != nil || c.PublicURL != want {
+		if c, err := load(map[string]string{"public-url": given}); err != nil || c.PublicURL != want {
 			t.Errorf("%s became %s, %v", given, c.PublicURL, err)
 		}
 	}
@@ -83,12 +92,9 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		environ []string
 		says    string
 	}{
-		{"unknown key", nil, []string{"GATEHOUSE_LISTN=x"}, "GATEHOUSE_LISTN is not a setting; did you mean GATEHOUSE_LISTEN?"},
-		{"unknown key far off", nil, []string{"GATEHOUSE_PUBLICURL=x"}, "did you mean GATEHOUSE_PUBLIC_URL?"},
-		{"key of another program", nil, []string{"GATEHOUSE_MCP_DEV_MODE=1"}, "GATEHOUSE_MCP_DEV_MODE is not a setting"}, // R631
 		{"dev is no word", nil, []string{"GATEHOUSE_DEV=1"}, "GATEHOUSE_DEV: it is either true or false"},
-		{"no address", map[string]string{"listen": "3000"}, nil, "listen: 3000 is not HOST:PORT"},
-		{"public bind by name", map[string]string{"listen": "0.0.0.0:3000"}, nil, "listen: 0.0.0.0:3000 can be reached from other computers"}, // C28
+		{"no address", map[string]string{"listen": "3000"}, nil, "--listen: 3000 is not HOST:PORT"},
+		{"public bind by name", map[string]string{"listen": "0.0.0.0:3000"}, nil, "--listen: 0.0.0.0:3000 can be reached from other computers"}, // C28
 		{"public bind of all", map[string]string{"listen": ":3000"}, nil, "can be reached from other computers"},
 		{"public bind of IPv6", map[string]string{"listen": "[::]:3000"}, nil, "can be reached from other computers"},
 		{"public bind in the LAN", map[string]string{"listen": "192.168.1.2:3000"}, nil, "can be reached from other computers"},
@@ -102,10 +108,10 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"fragment", map[string]string{"public-url": "https://example.org#"}, nil, "is not an address like"},
 		{"user", map[string]string{"public-url": "https://a:b@example.org"}, nil, "is not an address like"},
 		{"no host", map[string]string{"public-url": "https://:443"}, nil, "is not an address like"},
-		{"PostgreSQL without a key", map[string]string{"database": "postgres://localhost/db"}, nil, "master-key-file: with PostgreSQL every node needs the same key"},
+		{"PostgreSQL without a key", map[string]string{"database": "postgres://localhost/db"}, nil, "master_key_file: with PostgreSQL every node needs the same key"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := Load(tt.flags, tt.environ)
+			_, err := load(tt.flags, tt.environ...)
 			p := problem.From(err)
 			if !problem.Is(err, configInvalid) || p.Kind != problem.Invalid || !strings.Contains(p.Why, tt.says) || p.Fix == "" {
 				t.Errorf("%+v", p)
@@ -115,10 +121,12 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 }
 
 func TestAllFaultsAreNamedAtOnce(t *testing.T) {
-	_, err := Load(map[string]string{"listen": "x", "dev": "maybe", "database": "postgres://h/d"},
-		[]string{"GATEHOUSE_LISTN=1", "GATEHOUSE_PUBLIC_URL=http://example.org"})
+	file := write(t, "lisen: localhost:1\nlisten: x\n")
+	_, err := load(map[string]string{"config": file, "dev": "maybe", "database": "postgres://h/d"}, "GATEHOUSE_PUBLIC_URL=http://example.org")
 	why := problem.From(err).Why
-	for _, part := range []string{"GATEHOUSE_LISTN", "--dev", "listen: x", "public-url: http", "master-key-file"} {
+	for _, part := range []string{
+		file + ":1: lisen is not a setting; did you mean listen?", "--dev: it is either", file + ":2: listen: x is not", "GATEHOUSE_PUBLIC_URL: http is", "master_key_file: with",
+	} {
 		if !strings.Contains(why, part) {
 			t.Errorf("%s is missing in:\n%s", part, why)
 		}
@@ -128,31 +136,54 @@ func TestAllFaultsAreNamedAtOnce(t *testing.T) {
 	}
 }
 
-// Variables with our prefix that belong to others are no faults: the client's
-// credential, those of tests, those that Kubernetes makes of a service's name.
-func TestForeignVariablesAreLeftAlone(t *testing.T) {
-	_, err := Load(nil, []string{
-		"GATEHOUSE_TOKEN=t", "GATEHOUSE_TEST_POSTGRES=x", "GATEHOUSE_SERVICE_HOST=10.0.0.1", "GATEHOUSE_PORT_3000_TCP=tcp://10.0.0.1:3000", "GATEHOUSE_PORT=x",
-		"PATH=/bin", "MY_GATEHOUSE_X=1",
-	})
-	if err != nil {
-		t.Error(err)
+// R631: what looks like a setting and is none is reported as ignored, and so is
+// the development mode of other products.
+func TestIgnoredVariablesAreReported(t *testing.T) {
+	for entry, says := range map[string]string{
+		"GATEHOUSE_LISTN=x":           "GATEHOUSE_LISTN is ignored, because there is no such setting; did you mean GATEHOUSE_LISTEN?",
+		"GATEHOUSE_PUBLICURL=x":       "GATEHOUSE_PUBLICURL is ignored, because there is no such setting; did you mean GATEHOUSE_PUBLIC_URL?",
+		"GATEHOUSE_FROBNICATE=x":      "GATEHOUSE_FROBNICATE is ignored, because there is no such setting",
+		"DEV_MODE=true":               "DEV_MODE is ignored; development mode is gatehouse serve --dev",
+		"DEV_MODE=":                   "DEV_MODE is ignored; development mode is gatehouse serve --dev",
+		"MCP_DEV_MODE=1":              "MCP_DEV_MODE is ignored; development mode is gatehouse serve --dev",
+		"GATEHOUSE_DEV_MODE=yes":      "GATEHOUSE_DEV_MODE is ignored; development mode is gatehouse serve --dev",
+		"GATEHOUSE_MCP_DEV_MODE=true": "GATEHOUSE_MCP_DEV_MODE is ignored; development mode is gatehouse serve --dev",
+		// Those of others are none of our business: the client's credential, those of
+		// tests, those that Kubernetes makes of a service's name.
+		"GATEHOUSE_TOKEN=t": "", "GATEHOUSE_TEST_POSTGRES=x": "", "GATEHOUSE_SERVICE_HOST=10.0.0.1": "", "GATEHOUSE_PORT_3000_TCP=tcp://10.0.0.1:3000": "",
+		"GATEHOUSE_PORT=x": "", "GATEHOUSE_CONFIG=": "", "PATH=/bin": "", "MY_GATEHOUSE_X=1": "", "MY_DEV_MODE=1": "", "GATEHOUSE_LISTEN=localhost:1": "",
+	} {
+		c, err := Load(map[string]string{"config": ""}, []string{entry})
+		if got := strings.Join(c.Source.Ignored, "\n"); err != nil || c.Dev || !strings.HasPrefix(got, says) || (says == "") != (got == "") {
+			t.Errorf("%s: %q, %v", entry, got, err)
+		}
 	}
 }
 
-func TestEverySettingHasTwoSpellings(t *testing.T) {
+// samples are values that the settings can have, other than their defaults.
+var samples = map[string]string{
+	"listen": "localhost:7", "public_url": "http://localhost:7", "data_dir": "/x", "database": "sqlite:/x", "master_key_file": "/x", "dev": "true",
+}
+
+// One value, given in any way, is the same.
+func TestEverySettingHasItsSpellings(t *testing.T) {
+	none, _ := load(nil)
 	for _, s := range settings {
-		value := map[string]string{"dev": "true", "listen": "localhost:7", "public-url": "http://localhost:7", "database": "sqlite:/x"}[s.flag]
-		if value == "" {
-			value = "/x"
+		value := samples[s.key]
+		key, tail := s.key, ": "+value+"\n"
+		if above, below, nested := strings.Cut(s.key, "."); nested {
+			key, tail = above, ":\n  "+below+": "+value+"\n"
 		}
-		byFlag, err1 := Load(map[string]string{s.flag: value}, nil)
-		byEnv, err2 := Load(nil, []string{s.env() + "=" + value})
-		if err1 != nil || err2 != nil || byFlag != byEnv {
-			t.Errorf("%s: %+v, %v; %+v, %v", s.flag, byFlag, err1, byEnv, err2)
+		byEnv, err1 := load(nil, s.env()+"="+value)
+		byFile, err2 := load(map[string]string{"config": write(t, key+tail)})
+		if err1 != nil || err2 != nil || !reflect.DeepEqual(byEnv, byFile) {
+			t.Errorf("%s: %+v, %v; %+v, %v", s.key, byEnv, err1, byFile, err2)
 		}
-		if none, _ := Load(nil, nil); none == byFlag {
-			t.Errorf("%s sets nothing", s.flag)
+		if byFlag, err := load(map[string]string{s.flagName(): value}); s.flag && (err != nil || !reflect.DeepEqual(byFlag, byFile)) {
+			t.Errorf("--%s: %+v, %v", s.flagName(), byFlag, err)
+		}
+		if reflect.DeepEqual(none, byEnv) {
+			t.Errorf("%s sets nothing", s.key)
 		}
 	}
 }
