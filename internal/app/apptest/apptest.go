@@ -75,6 +75,14 @@ func Start(t testing.TB, change ...func(*app.Config)) *House {
 	return h
 }
 
+// At is a house that somebody else runs, as a process of its own: Stop is
+// nothing it can do.
+func At(t testing.TB, url, dir string, log *Log) *House {
+	h := &House{t: t, URL: url, Dir: dir, Log: log, HTTP: newHTTP()}
+	t.Cleanup(h.HTTP.CloseIdleConnections)
+	return h
+}
+
 // Stop ends the server, once, and returns how it ended.
 func (h *House) Stop() error { return h.stop() }
 
