@@ -58,6 +58,7 @@ type Principal struct {
 	User      string
 	Client    string // the OAuth client it came through; empty for a person acting directly
 	Token     string // id of the token it came with
+	Family    string // id of the token family, the authorization, that token belongs to
 	Audience  string
 	Expires   time.Time
 	Rank      Rank

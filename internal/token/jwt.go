@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,10 +41,13 @@ type Claims struct {
 	Scope     string `json:"scope"`
 	Workspace string `json:"workspace"`
 	Family    string `json:"family"`
+
+	Key string `json:"-"` // id of the key that signed it; set by Verify
 }
 
-// IDs are what a revocation of the token may name.
-func (c Claims) IDs() []string { return []string{c.ID, c.Family, c.Client, c.Subject} }
+// IDs are what a revocation of the token may name. A person is none of them: what
+// a person allows after everything was revoked is good.
+func (c Claims) IDs() []string { return []string{c.ID, c.Family, c.Client, c.Key} }
 
 // For reports whether the token was made for this resource. A token without an
 // audience is for none (R505).
@@ -51,15 +55,32 @@ func (c Claims) For(resource string) bool {
 	return resource != "" && c.Audience == resource
 }
 
-// keys is the active signing key and the public ones.
+// keys are the live ones: the oldest signs, the next waits and is published, so
+// that whoever verifies knows it before it signs anything.
 type keys struct {
 	signer jose.Signer
 	public map[string]any // kid → public key
 	jwks   []byte
 }
 
+// liveKeys is how many there are.
+const liveKeys = 2
+
 // JWKS is the document of the public keys (R112).
-func (t *Tokens) JWKS() []byte { return t.keys.jwks }
+func (t *Tokens) JWKS() []byte { return t.keys.Load().jwks }
+
+// useKeys takes new keys instead of the old ones. Where one is gone, every stream
+// ends and has to show its token again: which key signed it is not kept.
+func (t *Tokens) useKeys(k *keys) {
+	t.keys.Store(k)
+	t.watches.endAll(errRevoked)
+}
+
+// signedBy reports whether one of our keys is among what was revoked.
+func (t *Tokens) signedBy(found []revoked) bool {
+	ours := t.keys.Load()
+	return ours != nil && slices.ContainsFunc(found, func(f revoked) bool { return ours.public[f.id] != nil })
+}
 
 func (t *Tokens) mint(now time.Time, f Family, scopes []string) (raw, id string, err error) {
 	id = store.ID("at_")
@@ -71,7 +92,7 @@ func (t *Tokens) mint(now time.Time, f Family, scopes []string) (raw, id string,
 	if err != nil {
 		return "", "", err
 	}
-	signed, err := t.keys.signer.Sign(payload)
+	signed, err := t.keys.Load().signer.Sign(payload)
 	if err != nil {
 		return "", "", err
 	}
@@ -89,7 +110,7 @@ func (e ErrToken) Error() string { return string(e) }
 // caller's to check, with For. An error is an ErrToken, or Unknown where the fault
 // is not the token's.
 func (t *Tokens) Verify(raw string) (Claims, error) {
-	key, err := t.headerKey(raw)
+	kid, key, err := t.headerKey(raw)
 	if err != nil {
 		return Claims{}, err
 	}
@@ -105,6 +126,7 @@ func (t *Tokens) Verify(raw string) (Claims, error) {
 	if err := json.Unmarshal(payload, &c); err != nil {
 		return Claims{}, ErrToken("the claims cannot be read")
 	}
+	c.Key = kid
 	if err := t.judge(c, time.Now()); err != nil {
 		return Claims{}, err
 	}
@@ -116,24 +138,24 @@ func (t *Tokens) Verify(raw string) (Claims, error) {
 
 // headerKey reads the header without trusting it. We sign with exactly three
 // members; anything else (jku, jwk, x5u, crit …) is not ours.
-func (t *Tokens) headerKey(raw string) (crypto.PublicKey, error) {
+func (t *Tokens) headerKey(raw string) (kid string, key crypto.PublicKey, err error) {
 	head, _, found := strings.Cut(raw, ".")
 	if len(raw) > maxLength || !found || strings.Count(raw, ".") != 2 {
-		return nil, ErrToken("the token is too long or no JWT")
+		return "", nil, ErrToken("the token is too long or no JWT")
 	}
 	plain, err := base64.RawURLEncoding.DecodeString(head)
 	if err != nil {
-		return nil, ErrToken("the header cannot be read")
+		return "", nil, ErrToken("the header cannot be read")
 	}
 	var h map[string]string
 	if err := json.Unmarshal(plain, &h); err != nil || len(h) != 3 {
-		return nil, ErrToken("the header is not one of ours")
+		return "", nil, ErrToken("the header is not one of ours")
 	}
-	key, known := t.keys.public[h["kid"]]
+	key, known := t.keys.Load().public[h["kid"]]
 	if !known || h["typ"] != "at+jwt" || h["alg"] != string(jose.ES256) {
-		return nil, ErrToken("the type, the algorithm or the key is not one of ours")
+		return "", nil, ErrToken("the type, the algorithm or the key is not one of ours")
 	}
-	return key, nil
+	return h["kid"], key, nil
 }
 
 func (t *Tokens) judge(c Claims, now time.Time) error {
@@ -157,20 +179,30 @@ var keyUnreadable = problem.Code{
 	Fix: "use the master key file that belongs to this database",
 }
 
-// openKeys makes the first key if there is none, and loads all.
+// openKeys makes the first keys if there are none, and loads all.
 func (t *Tokens) openKeys(ctx context.Context) error {
-	if err := t.DB.Do(ctx, t.makeFirstKey); err != nil {
-		return fmt.Errorf("make a signing key: %w", err)
+	if err := t.DB.Do(ctx, t.makeKeys); err != nil {
+		return fmt.Errorf("make the signing keys: %w", err)
 	}
-	return t.DB.View(ctx, t.loadKeys)
+	return t.DB.View(ctx, func(tx *store.Tx) error {
+		loaded, err := t.readKeys(tx)
+		t.keys.Store(loaded)
+		return err
+	})
 }
 
-// makeFirstKey makes generation 1; where nodes start together, one makes it.
-func (t *Tokens) makeFirstKey(tx *store.Tx) error {
-	var n int
-	if err := tx.QueryRow(`SELECT count(*) FROM signing_key`).Scan(&n); err != nil || n > 0 {
-		return err
+// makeKeys fills up the live keys; where nodes start together, one makes them.
+func (t *Tokens) makeKeys(tx *store.Tx) error {
+	var live, last int64
+	err := tx.QueryRow(`SELECT count(*) - count(revoked_at), COALESCE(max(generation), 0) FROM signing_key`).Scan(&live, &last)
+	for ; err == nil && live < liveKeys; live++ {
+		last++
+		err = t.makeKey(tx, last)
 	}
+	return err
+}
+
+func (t *Tokens) makeKey(tx *store.Tx, generation int64) error {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -194,14 +226,14 @@ func (t *Tokens) makeFirstKey(tx *store.Tx) error {
 		return err
 	}
 	_, err = tx.Exec(`INSERT INTO signing_key (generation, kid, alg, public, private, created_at)
-		VALUES (1, $1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`, jwk.KeyID, jwk.Algorithm, string(public), sealed, tx.Now)
+		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`, generation, jwk.KeyID, jwk.Algorithm, string(public), sealed, tx.Now)
 	return err
 }
 
-func (t *Tokens) loadKeys(tx *store.Tx) error {
-	rows, err := tx.Query(`SELECT kid, public, private FROM signing_key ORDER BY generation`)
+func (t *Tokens) readKeys(tx *store.Tx) (*keys, error) {
+	rows, err := tx.Query(`SELECT kid, public, private FROM signing_key WHERE revoked_at IS NULL ORDER BY generation`)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = rows.Close() }()
 	loaded, set := keys{public: map[string]any{}}, jose.JSONWebKeySet{}
@@ -209,22 +241,29 @@ func (t *Tokens) loadKeys(tx *store.Tx) error {
 		var kid, public string
 		var sealed []byte
 		if err := rows.Scan(&kid, &public, &sealed); err != nil {
-			return err
+			return nil, err
 		}
 		var jwk jose.JSONWebKey
 		if err := jwk.UnmarshalJSON([]byte(public)); err != nil {
-			return err
+			return nil, err
 		}
-		if loaded.signer, err = t.signer(kid, sealed); err != nil {
-			return err
+		signer, err := t.signer(kid, sealed)
+		if err != nil {
+			return nil, err
+		}
+		if loaded.signer == nil {
+			loaded.signer = signer
 		}
 		loaded.public[kid], set.Keys = jwk.Key, append(set.Keys, jwk)
 	}
-	if loaded.jwks, err = json.Marshal(set); err != nil {
-		return err
+	if err := rows.Err(); err != nil {
+		return nil, err
 	}
-	t.keys = loaded
-	return rows.Err()
+	if loaded.signer == nil {
+		return nil, errors.New("there is no signing key")
+	}
+	loaded.jwks, err = json.Marshal(set)
+	return &loaded, err
 }
 
 func (t *Tokens) signer(kid string, sealed []byte) (jose.Signer, error) {

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
@@ -42,11 +43,12 @@ type Tokens struct {
 	Issuer string // the issuer identifier of RFC 8414, exactly
 	Log    *slog.Logger
 
-	keys    keys
+	keys    atomic.Pointer[keys]
 	revoked revocations
+	watches watches
 }
 
-// Open makes the tables, makes or loads the signing key, and reads what is
+// Open makes the tables, makes or loads the signing keys, and reads what is
 // revoked. Without it nothing verifies.
 func (t *Tokens) Open(ctx context.Context) error {
 	if err := t.DB.Migrate(ctx, "token", migrations); err != nil {

@@ -2,6 +2,7 @@ package token
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -35,7 +36,19 @@ func box(t *testing.T) *seal.Box {
 	return &seal.Box{Keeper: key}
 }
 
+// open makes a node that follows the log.
 func open(t *testing.T, db *store.DB, b *seal.Box) *Tokens {
+	t.Helper()
+	tok := cutOff(t, db, b)
+	ctx, cancel := context.WithCancel(context.Background())
+	var run sync.WaitGroup
+	run.Go(func() { tok.Run(ctx) })
+	t.Cleanup(func() { cancel(); run.Wait() })
+	return tok
+}
+
+// cutOff makes one that looked once, and does not any more.
+func cutOff(t *testing.T, db *store.DB, b *seal.Box) *Tokens {
 	t.Helper()
 	tok := &Tokens{DB: db, Box: b, Issuer: issuer, Log: slog.New(slog.DiscardHandler)}
 	if err := tok.Open(t.Context()); err != nil {
@@ -140,7 +153,7 @@ func TestForgedTokensAreRefused(t *testing.T) {
 }
 
 func (t *Tokens) kid(tb testing.TB) string {
-	for kid := range t.keys.public {
+	for kid := range t.keys.Load().public {
 		return kid
 	}
 	tb.Fatal("no key")
@@ -180,11 +193,13 @@ func TestClaimsAreJudged(t *testing.T) {
 func TestPublicKeysHoldNothingPrivate(t *testing.T) {
 	each(t, func(t *testing.T, tok *Tokens) {
 		var set struct{ Keys []map[string]any }
-		if err := json.Unmarshal(tok.JWKS(), &set); err != nil || len(set.Keys) != 1 {
+		if err := json.Unmarshal(tok.JWKS(), &set); err != nil || len(set.Keys) != liveKeys {
 			t.Fatalf("%s %v", tok.JWKS(), err)
 		}
-		if k := set.Keys[0]; k["d"] != nil || k["kid"] == "" || k["alg"] != "ES256" || k["use"] != "sig" {
-			t.Errorf("%v", k)
+		for _, k := range set.Keys {
+			if k["d"] != nil || k["kid"] == "" || k["alg"] != "ES256" || k["use"] != "sig" {
+				t.Errorf("%v", k)
+			}
 		}
 	})
 }
@@ -359,7 +374,7 @@ func TestRolledBackRevocationRevokesNothing(t *testing.T) {
 }
 
 func TestNodeThatCannotTellRefuses(t *testing.T) {
-	tok := open(t, storetest.Open(t, storetest.SQLite(t)), box(t))
+	tok := cutOff(t, storetest.Open(t, storetest.SQLite(t)), box(t))
 	pair := start(t, tok, family())
 	tok.revoked.fresh = time.Now().Add(-staleAfter - time.Second)
 	if _, err := tok.Verify(pair.Access); !problem.Is(err, Unknown) {
