@@ -49,6 +49,18 @@ func TestTokenEndpointReadsTheBodyOnly(t *testing.T) {
 		"over 64 KB": func(form string) apptest.Answer {
 			return post("/oauth/token", form+"&x="+strings.Repeat("x", 64<<10), formType)
 		},
+		"two types, both served": func(form string) apptest.Answer {
+			return post("/oauth/token", form, formType, "Content-Type: application/json")
+		},
+		"a form called JSON": func(form string) apptest.Answer {
+			return post("/oauth/token", form, "Content-Type: application/json")
+		},
+		"JSON that only contains the type": func(form string) apptest.Answer {
+			return post("/oauth/token", object(form), "Content-Type: application/jsonp")
+		},
+		"JSON with a suffix": func(form string) apptest.Answer {
+			return post("/oauth/token", object(form), "Content-Type: application/x+json")
+		},
 		"semicolons": func(form string) apptest.Answer {
 			return post("/oauth/token", strings.ReplaceAll(form, "&", ";"), formType)
 		},
@@ -77,6 +89,82 @@ func TestTokenEndpointReadsTheBodyOnly(t *testing.T) {
 			}
 		})
 	})
+}
+
+// object is a form as a JSON object.
+func object(form string) string {
+	values, _ := url.ParseQuery(form)
+	members := map[string]string{}
+	for name := range values {
+		members[name] = values.Get(name)
+	}
+	return text(members)
+}
+
+// R402: what a form may say, a JSON object may say, at both endpoints; what it may
+// not, is refused, and nothing is spent.
+func TestTokenEndpointReadsJSON(t *testing.T) {
+	onEach(t, func(t *testing.T, h house) {
+		c := h.confidential("client_secret_post")
+		for name, row := range map[string]struct {
+			change func(members map[string]any) string // returns the body
+			code   string                              // empty: good
+		}{
+			"as it is":              {func(m map[string]any) string { return text(m) }, ""},
+			"with blanks":           {func(m map[string]any) string { return " \n" + text(m) + "\n" }, ""},
+			"null is absent":        {func(m map[string]any) string { m["scope"] = nil; return text(m) }, ""},
+			"empty is absent":       {func(m map[string]any) string { m["scope"] = ""; return text(m) }, ""},
+			"a resource":            {func(m map[string]any) string { m["resource"] = h.URL + "/mcp"; return text(m) }, ""},
+			"an array of resources": {func(m map[string]any) string { m["resource"] = []string{h.URL + "/mcp"}; return text(m) }, ""},
+			"something unknown":     {func(m map[string]any) string { m["vendor"] = "x"; return text(m) }, ""},
+
+			"a code in an array":      {func(m map[string]any) string { m["code"] = []any{m["code"]}; return text(m) }, oauth.InvalidRequest},
+			"a number":                {func(m map[string]any) string { m["scope"] = 1; return text(m) }, oauth.InvalidRequest},
+			"a boolean":               {func(m map[string]any) string { m["vendor"] = true; return text(m) }, oauth.InvalidRequest},
+			"an object":               {func(m map[string]any) string { m["client_id"] = map[string]any{"id": m["client_id"]}; return text(m) }, oauth.InvalidRequest},
+			"resources of numbers":    {func(m map[string]any) string { m["resource"] = []int{1}; return text(m) }, oauth.InvalidRequest},
+			"another resource":        {func(m map[string]any) string { m["resource"] = "https://b.example/mcp"; return text(m) }, oauth.InvalidTarget},
+			"a member twice":          {func(m map[string]any) string { return text(m)[:len(text(m))-1] + `,"code":"x"}` }, oauth.InvalidRequest},
+			"a member twice, escaped": {func(m map[string]any) string { return text(m)[:len(text(m))-1] + `,"c\u006fde":"x"}` }, oauth.InvalidRequest},
+			"an array":                {func(m map[string]any) string { return "[" + text(m) + "]" }, oauth.InvalidRequest},
+			"two objects":             {func(m map[string]any) string { return text(m) + text(m) }, oauth.InvalidRequest},
+			"a NUL":                   {func(m map[string]any) string { m["vendor"] = "\x00"; return text(m) }, oauth.InvalidRequest},
+			"no UTF-8":                {func(m map[string]any) string { return text(m)[:len(text(m))-1] + ",\"x\":\"\xff\"}" }, oauth.InvalidRequest},
+			"null":                    {func(map[string]any) string { return "null" }, oauth.InvalidRequest},
+			"nothing":                 {func(map[string]any) string { return "" }, oauth.InvalidRequest},
+			"no secret":               {func(m map[string]any) string { delete(m, "client_secret"); return text(m) }, oauth.InvalidClient},
+			"a null secret":           {func(m map[string]any) string { m["client_secret"] = nil; return text(m) }, oauth.InvalidClient},
+			"no grant type":           {func(m map[string]any) string { delete(m, "grant_type"); return text(m) }, oauth.InvalidRequest},
+		} {
+			t.Run(name, func(t *testing.T) {
+				code, verifier := h.Code(c.ClientID, nil)
+				members := func() map[string]any {
+					return map[string]any{
+						"grant_type": "authorization_code", "client_id": c.ClientID, "client_secret": c.ClientSecret,
+						"code": code, "code_verifier": verifier, "redirect_uri": apptest.Callback,
+					}
+				}
+				if row.code != "" {
+					h.unchanged(t, func() { refused(t, h.PostJSON("/oauth/token", row.change(members())), row.code) })
+					row.change = func(m map[string]any) string { return text(m) } // the twin
+				}
+				var tokens oauth.TokenResponse
+				a := h.PostJSON("/oauth/token", row.change(members()))
+				a.JSON(t, &tokens)
+				if a.StatusCode != http.StatusOK || !h.works(tokens.AccessToken) {
+					t.Errorf("%d %s", a.StatusCode, a.Text)
+				}
+				gone := h.PostJSON("/oauth/revoke", text(map[string]any{"client_id": c.ClientID, "client_secret": c.ClientSecret, "token": tokens.RefreshToken}))
+				if gone.StatusCode != http.StatusOK || h.works(tokens.AccessToken) {
+					t.Errorf("revoke: %d %s", gone.StatusCode, gone.Text)
+				}
+			})
+		}
+		code, verifier := h.Code(c.ClientID, nil)
+		two := object(with("grant_type", "authorization_code", "client_id", c.ClientID, "client_secret", c.ClientSecret, "code", code, "code_verifier", verifier).Encode())
+		basic := "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(c.ClientID+":"+c.ClientSecret))
+		h.unchanged(t, func() { refused(t, h.PostJSON("/oauth/token", two, basic), oauth.InvalidRequest) }) // attack 43
+	}, apptest.Dev)
 }
 
 // Bytes that a database cannot look for are a fault of the caller, on both engines,

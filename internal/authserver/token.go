@@ -82,11 +82,14 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 	return nil
 }
 
-// readForm reads parameters from the body and from nowhere else (attack 30). An
-// empty parameter counts as absent (RFC 6749 §3.2).
+// readForm reads parameters from the body and from nowhere else (R402, attack 30).
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
-	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/x-www-form-urlencoded" {
-		return nil, oauth.Errorf(oauth.InvalidRequest, "send the parameters as application/x-www-form-urlencoded")
+	parse := map[string]func([]byte) (url.Values, *oauth.Error){
+		"application/x-www-form-urlencoded": oauth.ParseForm, "application/json": oauth.ParseObject,
+	}
+	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || parse[t] == nil || len(r.Header.Values("Content-Type")) > 1 {
+		return nil, oauth.Errorf(oauth.InvalidRequest, "send the parameters as application/x-www-form-urlencoded, or as application/json")
 	}
 	if r.URL.RawQuery != "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "parameters belong in the body, not in the address")
@@ -95,18 +98,9 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	if err != nil {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "the body has more than %d bytes, or did not arrive whole", maxForm)
 	}
-	form, err := url.ParseQuery(string(body))
-	if err != nil {
-		return nil, oauth.Errorf(oauth.InvalidRequest, "the body cannot be read")
-	}
-	for name, values := range form {
-		if len(values) > 1 && name != "resource" {
-			return nil, oauth.Errorf(oauth.InvalidRequest, "%.40s is given twice", name)
-		}
-		if !oauth.Readable(strings.Join(values, "")) {
-			return nil, oauth.Errorf(oauth.InvalidRequest, "%.40s is not readable text", name)
-		}
-		form[name] = slices.DeleteFunc(values, func(v string) bool { return v == "" })
+	form, fault := parse[t](body)
+	if fault != nil {
+		return nil, fault
 	}
 	return form, nil
 }
