@@ -37,9 +37,7 @@ func Open(ctx context.Context, address string) (*DB, error) {
 		if err != nil {
 			return nil, badAddress.New("the database address cannot be read").Because(err)
 		}
-		pg := postgres{stdlib.OpenDB(*config)}
-		pg.sql.SetMaxOpenConns(32)
-		pg.sql.SetMaxIdleConns(32)
+		pg := postgres{pool(config, 24), pool(config, 8)}
 		if err := pg.sql.PingContext(ctx); err != nil {
 			return nil, errors.Join(Unavailable.New("the database at %s does not answer", host(address)).Because(err), pg.close())
 		}
@@ -56,9 +54,17 @@ func host(address string) string {
 	return strings.SplitN(address, ":", 2)[0]
 }
 
-// postgres uses the pool of database/sql; each Do is one transaction at READ
-// COMMITTED.
-type postgres struct{ sql *sql.DB }
+// postgres uses pools of database/sql; each Do is one transaction at READ
+// COMMITTED. Those that read have connections of their own: a queue of writers
+// must not keep a node from hearing of revocations.
+type postgres struct{ sql, readers *sql.DB }
+
+func pool(config *pgx.ConnConfig, conns int) *sql.DB {
+	db := stdlib.OpenDB(*config)
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return db
+}
 
 func (pg postgres) do(ctx context.Context, db *DB, fn func(*Tx) error) error {
 	return again(ctx, inTheWayOnPostgres, func() error { return pg.once(ctx, db, fn) })
@@ -86,7 +92,7 @@ func (pg postgres) once(ctx context.Context, db *DB, fn func(*Tx) error) error {
 }
 
 func (pg postgres) view(ctx context.Context, fn func(*Tx) error) error {
-	stx, err := pg.sql.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead})
+	stx, err := pg.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead})
 	if err != nil {
 		return cancelledOr(ctx, "begin a transaction", err)
 	}
@@ -94,7 +100,7 @@ func (pg postgres) view(ctx context.Context, fn func(*Tx) error) error {
 	return fn(newTx(ctx, stx))
 }
 
-func (pg postgres) close() error { return pg.sql.Close() }
+func (pg postgres) close() error { return errors.Join(pg.sql.Close(), pg.readers.Close()) }
 
 // inTheWayOnPostgres recognises a serialization failure, a deadlock, and the
 // collision inside the catalogue when two nodes run CREATE TABLE IF NOT EXISTS

@@ -256,6 +256,32 @@ func TestViewCannotWrite(t *testing.T) {
 	})
 }
 
+// However many wait to write, reading goes on: a node that could not read what
+// was revoked would refuse everybody.
+func TestReadersDoNotWaitForWriters(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		table(t, db)
+		var writing sync.WaitGroup
+		release, begun := make(chan struct{}), make(chan struct{}, 64)
+		for range cap(begun) {
+			writing.Go(func() {
+				_ = db.Do(context.Background(), func(*store.Tx) error { begun <- struct{}{}; <-release; return errTest })
+			})
+		}
+		<-begun
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		var n int
+		for range 20 {
+			if err := db.View(ctx, func(tx *store.Tx) error { return tx.QueryRow(`SELECT count(*) FROM thing`).Scan(&n) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		close(release)
+		writing.Wait()
+	})
+}
+
 func TestClosedDatabaseAnswersUnavailable(t *testing.T) {
 	db, err := store.Open(t.Context(), storetest.SQLite(t))
 	if err != nil {
