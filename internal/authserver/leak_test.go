@@ -2,19 +2,15 @@ package authserver_test
 
 import (
 	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
-	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
 // R1305, R1402, attack 126: after everything that can happen to them, no secret is
@@ -23,19 +19,19 @@ import (
 func TestNoSecretIsKeptInTheClear(t *testing.T) {
 	onEach(t, func(t *testing.T, h house) {
 		printed, secrets := h.live(t)
-		dump := h.dump() + h.files(t)
+		dump := h.Dump() + h.Files()
 		for name, secret := range secrets {
-			if where := find(secret, h.Log.String()); where != "" {
+			if where := apptest.Find(secret, h.Log.String()); where != "" {
 				t.Errorf("the log holds the %s: %s", name, where)
 			}
 		}
 		maps.Copy(secrets, printed)
 		for name, secret := range secrets {
-			if where := find(secret, dump); where != "" {
+			if where := apptest.Find(secret, dump); where != "" {
 				t.Errorf("the database holds the %s: %s", name, where)
 			}
 		}
-		if find("Leak test app", dump) == "" || find("the control", base64.StdEncoding.EncodeToString([]byte("xthe control"))) == "" || find("cs_1.the secret part", "the secret part") == "" {
+		if apptest.Find("Leak test app", dump) == "" || apptest.Find("the control", base64.StdEncoding.EncodeToString([]byte("xthe control"))) == "" || apptest.Find("cs_1.the secret part", "the secret part") == "" {
 			t.Error("the search finds nothing at all")
 		}
 	})
@@ -93,7 +89,7 @@ func (h house) live(t *testing.T) (printed, secrets map[string]string) {
 			if a.StatusCode >= http.StatusInternalServerError {
 				t.Errorf("%s as %s: %d", name, where, a.StatusCode)
 			}
-			if find(secret, a.Text+fmt.Sprint(a.Header)) != "" {
+			if apptest.Find(secret, a.Text+fmt.Sprint(a.Header)) != "" {
 				t.Errorf("%s as %s is repeated: %d %s", name, where, a.StatusCode, a.Text)
 			}
 		}
@@ -112,115 +108,4 @@ func (h house) live(t *testing.T) (printed, secrets map[string]string) {
 		}
 	}
 	return printed, secrets
-}
-
-// dump is everything in the database, as text.
-func (h house) dump() string {
-	h.t.Helper()
-	var b strings.Builder
-	err := h.DB.View(h.t.Context(), func(tx *store.Tx) error {
-		tables, err := column(tx, `SELECT name FROM sqlite_master WHERE type = 'table'`)
-		if err != nil {
-			return err
-		}
-		for _, table := range tables {
-			if err := rows(tx, `SELECT * FROM `+table, func(values []any) { fmt.Fprintf(&b, "%s %s\n", table, values) }); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil { // not SQLite
-		b.Reset()
-		err = h.DB.View(h.t.Context(), func(tx *store.Tx) error {
-			tables, err := column(tx, `SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'`)
-			if err != nil {
-				return err
-			}
-			for _, table := range tables {
-				if err := rows(tx, `SELECT * FROM `+table, func(values []any) { fmt.Fprintf(&b, "%s %s\n", table, values) }); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return b.String()
-}
-
-func column(tx *store.Tx, query string) (values []string, err error) {
-	err = rows(tx, query, func(row []any) { values = append(values, fmt.Sprint(row[0])) })
-	return values, err
-}
-
-func rows(tx *store.Tx, query string, see func([]any)) error {
-	found, err := tx.Query(query)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = found.Close() }()
-	names, err := found.Columns()
-	if err != nil {
-		return err
-	}
-	for found.Next() {
-		values, into := make([]any, len(names)), make([]any, len(names))
-		for i := range values {
-			into[i] = &values[i]
-		}
-		if err := found.Scan(into...); err != nil {
-			return err
-		}
-		see(values)
-	}
-	return found.Err()
-}
-
-// files is all that stands in the data folder, freed pages included.
-func (h house) files(t *testing.T) string {
-	t.Helper()
-	entries, err := os.ReadDir(h.Dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b strings.Builder
-	for _, e := range entries {
-		if !e.Type().IsRegular() {
-			continue
-		}
-		content, err := os.ReadFile(filepath.Join(h.Dir, e.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.Write(content)
-	}
-	return b.String()
-}
-
-// find looks for a secret, or the secret half of it, as it is, escaped, in hex,
-// and in base64 at any offset. It returns how it was spelt.
-func find(secret, text string) string {
-	halves := []string{secret}
-	if id, half, split := strings.Cut(secret, "."); split && len(half) > 10 && strings.Contains(id, "_") {
-		halves = append(halves, half)
-	}
-	for _, s := range halves {
-		spellings := map[string]string{"as it is": s, "escaped": url.QueryEscape(s), "in hex": hex.EncodeToString([]byte(s))}
-		for offset := range 3 {
-			for name, encoding := range map[string]*base64.Encoding{"base64": base64.RawStdEncoding, "base64url": base64.RawURLEncoding} {
-				encoded := encoding.EncodeToString([]byte(strings.Repeat("\x00", offset) + s))
-				start := (offset*8 + 5) / 6 // the characters that other bytes share in are left out
-				spellings[fmt.Sprintf("in %s at offset %d", name, offset)] = encoded[start : len(encoded)-2]
-			}
-		}
-		for how, spelling := range spellings {
-			if strings.Contains(text, spelling) {
-				return how
-			}
-		}
-	}
-	return ""
 }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
-	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
 // Every refusal of somebody who is not known is counted, once and with the reason
@@ -37,41 +36,32 @@ func TestRefusalsAreCountedWithTheirReason(t *testing.T) {
 		h.Get("/mcp")
 		h.Do(h.Request(http.MethodPost, "/mcp", "{}", "Origin: https://evil.example"))
 
-		want := map[string]string{
-			"/oauth/token refused: invalid_grant, it does not have the form of a code": "1",
-			"/oauth/token refused: invalid_grant, its secret is wrong":                 "1",
-			"/oauth/token refused: invalid_grant, it was made for another client":      "1",
-			"/oauth/token refused: invalid_grant, the verifier is wrong":               "1",
-			"/oauth/token refused: invalid_grant, it was sent to another redirect URI": "1",
-			"/oauth/token refused: invalid_client, its secret is wrong":                "1",
-			"/oauth/token refused: invalid_client, there is no such client":            "1",
-			"/oauth/token refused: invalid_grant, it does not have the form of one":    "1",
-			"GET /oauth/authorize refused: invalid_request":                            "1",
-			"GET /oauth/authorize refused: CLIENT_UNKNOWN":                             "1",
-			"GET /oauth/authorize refused: REDIRECT_MISMATCH":                          "1",
-			"/register refused: invalid_redirect_uri":                                  "1",
-			"/mcp/revoke refused: invalid_request":                                     "1",
-			"POST /consent refused: FORM_FOREIGN":                                      "1",
-			"POST /login refused: FORM_FOREIGN":                                        "1",
-			"no access token":                                                          "1",
-			"call from a web page that may not":                                        "1",
+		want := map[string]int{
+			"/oauth/token refused: invalid_grant, it does not have the form of a code": 1,
+			"/oauth/token refused: invalid_grant, its secret is wrong":                 1,
+			"/oauth/token refused: invalid_grant, it was made for another client":      1,
+			"/oauth/token refused: invalid_grant, the verifier is wrong":               1,
+			"/oauth/token refused: invalid_grant, it was sent to another redirect URI": 1,
+			"/oauth/token refused: invalid_client, its secret is wrong":                1,
+			"/oauth/token refused: invalid_client, there is no such client":            1,
+			"/oauth/token refused: invalid_grant, it does not have the form of one":    1,
+			"GET /oauth/authorize refused: invalid_request":                            1,
+			"GET /oauth/authorize refused: CLIENT_UNKNOWN":                             1,
+			"GET /oauth/authorize refused: REDIRECT_MISMATCH":                          1,
+			"/register refused: invalid_redirect_uri":                                  1,
+			"/mcp/revoke refused: invalid_request":                                     1,
+			"POST /consent refused: FORM_FOREIGN":                                      1,
+			"POST /login refused: FORM_FOREIGN":                                        1,
+			"no access token":                                                          1,
+			"call from a web page that may not":                                        1,
 		}
 		if err := h.Stop(); err != nil { // the counts are written at the end, and once a minute
 			t.Error(err)
 		}
-		got := map[string]string{}
-		err := h.DB.View(t.Context(), func(tx *store.Tx) error {
-			return rows(tx, `SELECT target, detail FROM audit_event WHERE action = 'stranger' AND outcome = 'denied'`, func(row []any) {
-				_, count, _ := strings.Cut(row[1].(string), `"count":"`)
-				got[row[0].(string)], _, _ = strings.Cut(count, `"`)
-			})
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		got := h.Strangers()
 		for reason, n := range got {
 			if want[reason] != n {
-				t.Errorf("%s: %s, want %q", reason, n, want[reason])
+				t.Errorf("%s: %d, want %d", reason, n, want[reason])
 			}
 		}
 		if len(got) != len(want) {
