@@ -130,7 +130,7 @@ func (h *House) Strangers() map[string]int {
 	h.t.Helper()
 	counts := map[string]int{}
 	err := h.DB.View(h.t.Context(), func(tx *store.Tx) error {
-		return rows(tx, `SELECT target, detail FROM audit_event WHERE action = 'stranger' AND outcome = 'denied'`, func(row []any) {
+		return rows(tx, `SELECT target, detail FROM audit_event WHERE workspace = 'system' AND action = 'stranger' AND outcome = 'denied'`, func(row []any) {
 			var detail struct {
 				Count int `json:"count,string"`
 			}
