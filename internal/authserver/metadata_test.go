@@ -115,12 +115,14 @@ func TestKeysArePublishedWithoutTheirSecretHalf(t *testing.T) {
 	h := start(t, apptest.Dev)
 	var set struct{ Keys []map[string]any }
 	h.Get("/.well-known/jwks.json").JSON(t, &set)
-	if len(set.Keys) != 1 {
-		t.Fatalf("%d keys", len(set.Keys))
+	if len(set.Keys) == 0 {
+		t.Fatal("no keys")
 	}
-	for member := range set.Keys[0] {
-		if !slices.Contains([]string{"kty", "crv", "x", "y", "kid", "alg", "use"}, member) {
-			t.Errorf("member %s is published", member)
+	for _, key := range set.Keys {
+		for member := range key {
+			if !slices.Contains([]string{"kty", "crv", "x", "y", "kid", "alg", "use"}, member) {
+				t.Errorf("member %s is published", member)
+			}
 		}
 	}
 }
