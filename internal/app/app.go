@@ -229,6 +229,7 @@ func (h *house) open(ctx context.Context, listeners []net.Listener, socket net.L
 
 	servers := []*http.Server{h.server(guard(hosts(h.config.PublicURL, listeners[0]), outside)), h.server(inside)}
 	failed := make(chan error, len(listeners)+1)
+	servers[0].RegisterOnShutdown(h.mcp.Stop)
 	var serving sync.WaitGroup
 	for _, l := range listeners {
 		serving.Go(func() { failed <- servers[0].Serve(l) })

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
@@ -33,6 +34,11 @@ var (
 		Name: "TOOL_UNKNOWN", Kind: problem.NotFound,
 		Why: "no tool of this name is offered here to this caller",
 		Fix: "list the tools and use a name from the list",
+	}
+	ResourceUnknown = problem.Code{
+		Name: "RESOURCE_UNKNOWN", Kind: problem.NotFound,
+		Why: "no server that this caller may read from offers it here",
+		Fix: "list the resources or prompts and use one from the list",
 	}
 	ScopeRequired = problem.Code{
 		Name: "SCOPE_REQUIRED", Kind: problem.Forbidden,
@@ -60,12 +66,15 @@ var (
 	}
 )
 
-// Call is a wish to call a tool.
+// Call is a wish to call a tool, or to read something else of a server.
 type Call struct {
 	Principal principal.Principal
-	Name      string               // the full name
-	Params    json.RawMessage      // of tools/call as received; nil from doors that have none
+	Kind      tool.Kind
+	Name      string               // the full name of a tool; the name of what is read otherwise
+	Server    string               // the origin of what is read; not used for tools
+	Params    json.RawMessage      // as received; nil from doors that have none
 	Args      json.RawMessage      // a JSON object; nil asks "ever?" and not "now?"
+	Session   tool.Session         // of MCP; zero without one
 	Peer      tool.Peer            // nil where the door cannot reach the caller
 	Offered   func(tool.Tool) bool // what the door offers; the rest is unknown there. nil offers everything
 	Door      string               // where it came in: mcp, rest, socket
@@ -100,8 +109,39 @@ func (g *Gate) List(ctx context.Context, p principal.Principal) []tool.Tool {
 	return tools
 }
 
+// Servers are the servers behind us from which the principal may read, by name.
+func (g *Gate) Servers(ctx context.Context, p principal.Principal) []tool.Server {
+	var servers []tool.Server
+	for _, s := range g.Registry.Servers() {
+		if g.ever(ctx, Call{Principal: p, Kind: tool.KindResource, Server: s.Origin}, s.Tool) == nil {
+			servers = append(servers, s)
+		}
+	}
+	return servers
+}
+
+// Browse asks a server for a page of one of its lists, by a method of MCP that
+// ends in /list. It takes the decision that Do takes about reading, and leaves as
+// little trace as List; a caller who may not read does not reach the server.
+func (g *Gate) Browse(ctx context.Context, c Call, method string) (json.RawMessage, error) {
+	c.Kind = tool.KindResource
+	t, err := g.decide(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if !strings.HasSuffix(method, "/list") {
+		return nil, toolBroke.New("%s is no list", method)
+	}
+	var out json.RawMessage
+	err = gone(ctx, safely(func() (err error) {
+		out, err = t.Outside(ctx, tool.Request{Principal: c.Principal, Method: method, Params: c.Params, Session: c.Session, Peer: c.Peer})
+		return err
+	}))
+	return out, err
+}
+
 // Do decides about the call, carries it out and records it. The answer is the
-// tool's output; for tools of servers behind us it is an MCP tool result.
+// tool's output; from servers behind us it is a result of MCP.
 func (g *Gate) Do(ctx context.Context, c Call) (json.RawMessage, error) {
 	began := time.Now()
 	if len(c.Args) == 0 {
@@ -118,8 +158,16 @@ func (g *Gate) Do(ctx context.Context, c Call) (json.RawMessage, error) {
 	return g.outside(ctx, c, t, e, began)
 }
 
+func (g *Gate) lookup(c Call) (tool.Tool, bool) {
+	if c.Kind == tool.KindTool {
+		return g.Registry.Lookup(c.Name)
+	}
+	s, found := g.Registry.Server(c.Server)
+	return s.Tool, found
+}
+
 func (g *Gate) decide(ctx context.Context, c Call) (tool.Tool, error) {
-	t, found := g.Registry.Lookup(c.Name)
+	t, found := g.lookup(c)
 	if !found || c.Offered != nil && !c.Offered(t) {
 		return t, unknown(c)
 	}
@@ -144,9 +192,9 @@ func (g *Gate) ever(ctx context.Context, c Call, t tool.Tool) error {
 		if p.Kind == principal.Anonymous {
 			return unknown(c)
 		}
-		return RankTooLow.New("%s is not for the role %s", c.Name, p.Rank)
+		return RankTooLow.New("%.128s is not for the role %s", c.Name, p.Rank)
 	case !t.ScopeMet(p):
-		err := ScopeRequired.New("%s needs the scope %s", c.Name, t.Scope)
+		err := ScopeRequired.New("%.128s needs the scope %s", c.Name, t.Scope)
 		err.Scope = t.Scope
 		return err
 	case t.Direct && !p.Direct():
@@ -170,13 +218,16 @@ func unknown(c Call) error {
 	if c.Principal.Kind == principal.Anonymous {
 		return SignInNeeded.New("%.128s cannot be called without signing in", c.Name)
 	}
+	if c.Kind != tool.KindTool {
+		return ResourceUnknown.New("there is no %s %.128q here", c.Kind, c.Name)
+	}
 	return ToolUnknown.New("there is no tool %.128q here", c.Name)
 }
 
 func event(c Call) audit.Event {
 	return audit.Event{
 		Workspace: c.Principal.Workspace, Actor: c.Principal.Name(), Client: c.Principal.Client, Token: c.Principal.Token,
-		Action: "tool.call", Target: c.Name, Call: store.ID("call_"), Payload: audit.Digest(c.Args), Door: c.Door, Ref: c.Ref,
+		Action: c.Kind.Action(), Target: c.Name, Call: store.ID("call_"), Payload: audit.Digest(c.Args), Door: c.Door, Ref: c.Ref,
 		Outcome: audit.Allowed,
 	}
 }
@@ -268,7 +319,9 @@ func (g *Gate) outside(ctx context.Context, c Call, t tool.Tool, e audit.Event, 
 		}
 	}
 	err = gone(ctx, safely(func() (err error) {
-		out, err = t.Outside(ctx, tool.Request{Principal: c.Principal, Params: c.Params, Args: c.Args, Peer: c.Peer})
+		out, err = t.Outside(ctx, tool.Request{
+			Principal: c.Principal, Method: c.Kind.Method(), Params: c.Params, Args: c.Args, Session: c.Session, Peer: c.Peer,
+		})
 		return err
 	}))
 	if werr := g.Audit.Write(record, ended(e, began, t, err)); werr != nil {

@@ -44,13 +44,15 @@ type Error struct {
 // Error gives the code and the message, not the data.
 func (e *Error) Error() string { return fmt.Sprintf("JSON-RPC error %d: %s", e.Code, e.Message) }
 
-// The codes of JSON-RPC 2.0 §5.1, and one that MCP 2026-07-28 adds.
+// The codes of JSON-RPC 2.0 §5.1, one of MCP's revisions with a handshake, and one
+// that 2026-07-28 adds.
 const (
 	ParseError         = -32700
 	InvalidRequest     = -32600
 	MethodNotFound     = -32601
 	InvalidParams      = -32602
 	InternalError      = -32603
+	ResourceNotFound   = -32002
 	UnsupportedVersion = -32022
 )
 

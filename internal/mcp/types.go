@@ -26,6 +26,9 @@ type InitializeResult struct {
 	Instructions    string          `json:"instructions,omitempty"`
 }
 
+// LogLevels are those of log messages, the least urgent first (RFC 5424).
+var LogLevels = []string{"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}
+
 // ToolDefinition is one entry of a tools/list result, as it was received.
 type ToolDefinition json.RawMessage
 

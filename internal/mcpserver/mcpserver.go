@@ -46,8 +46,11 @@ type Server struct {
 	Origins  func(origin string) bool // which web pages may call (R736, R1411)
 	Version  string
 
-	running calls
-	opened  opened
+	running    calls
+	opened     opened
+	asked      asked
+	streams    streams
+	catalogues catalogues
 }
 
 // Routes mounts the endpoints.
@@ -63,7 +66,7 @@ type exchange struct {
 	audience  tool.Audience
 	principal principal.Principal
 	msg       mcp.Message
-	session   string // the random part of its session id; empty without one
+	session   tool.Session // zero without one
 	ref       string
 }
 
@@ -82,18 +85,27 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, origin string) {
 		s.refuse(x, err)
 		return
 	}
-	switch r.Method {
-	case http.MethodPost:
+	if r.Method == http.MethodPost {
 		s.post(x)
-	default: // no stream outside a request, and sessions end by themselves
-		if x.principal.Kind == principal.Anonymous {
-			s.askToken(x)
-			return
-		}
+		return
+	}
+	if x.principal.Kind == principal.Anonymous {
+		s.askToken(x)
+		return
+	}
+	serve, served := map[string]func(*exchange){http.MethodGet: s.listen, http.MethodDelete: s.end}[r.Method]
+	switch {
+	case !served || r.Header.Get(mcp.SessionHeader) == "": // a stream and an end have only sessions
 		w.Header().Set("Allow", "POST, OPTIONS")
 		w.WriteHeader(http.StatusMethodNotAllowed)
+	case !s.inSession(x):
+		http.Error(w, unknownSession, http.StatusNotFound)
+	default:
+		serve(x)
 	}
 }
+
+const unknownSession = "this session is not known: initialize again"
 
 // allowOrigin answers preflights and refuses web pages that may not call.
 func (s *Server) allowOrigin(x *exchange) bool {
@@ -113,8 +125,8 @@ func (s *Server) allowOrigin(x *exchange) bool {
 	if x.r.Method != http.MethodOptions {
 		return true
 	}
-	h.Set("Access-Control-Allow-Methods", "POST, OPTIONS")
-	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name")
+	h.Set("Access-Control-Allow-Methods", "POST, GET, DELETE, OPTIONS")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name, Last-Event-ID")
 	x.w.WriteHeader(http.StatusNoContent)
 	return false
 }
@@ -142,14 +154,26 @@ func (s *Server) post(x *exchange) {
 		}
 		s.reply(x, http.StatusBadRequest, mcp.Message{ID: msg.ID, Error: mcp.Unsupported(asked)})
 	case !s.inSession(x):
-		http.Error(x.w, "this session is not known: initialize again", http.StatusNotFound)
+		http.Error(x.w, unknownSession, http.StatusNotFound)
 	case msg.IsRequest():
 		s.handle(x)
 	default:
-		if msg.Method == "notifications/cancelled" {
-			s.running.cancel(x.call(mcp.Field(msg.Params, "requestId")))
-		}
+		s.hears(x)
 		x.w.WriteHeader(http.StatusAccepted)
+	}
+}
+
+// hears takes what has no answer.
+func (s *Server) hears(x *exchange) {
+	switch {
+	case x.msg.IsResponse():
+		s.asked.answered(x.session.Key, x.msg)
+	case x.msg.Method == "notifications/cancelled":
+		s.running.cancel(x.call(mcp.Field(x.msg.Params, "requestId")))
+	case x.msg.Method == "notifications/roots/list_changed" && x.session.Alone:
+		for _, srv := range s.readable(x.r.Context(), x) {
+			srv.Sessions.Tell(x.r.Context(), x.session, x.msg.Method, x.msg.Params)
+		}
 	}
 }
 
@@ -182,8 +206,7 @@ func (s *Server) open(msg mcp.Message) bool {
 	return found && t.MayCall() <= principal.Anyone
 }
 
-// methods are the requests that are answered at once. tools/call is not among
-// them: its answer may be a stream.
+// methods are the requests that are answered at once.
 var methods = map[string]func(*Server, *exchange) (json.RawMessage, error){
 	"initialize": (*Server).initialize,
 	"ping":       func(*Server, *exchange) (json.RawMessage, error) { return json.RawMessage("{}"), nil },
@@ -191,8 +214,8 @@ var methods = map[string]func(*Server, *exchange) (json.RawMessage, error){
 }
 
 func (s *Server) handle(x *exchange) {
-	if x.msg.Method == "tools/call" {
-		s.callTool(x)
+	if relayed[x.msg.Method] != nil && (x.audience.Origin != tool.Control || x.msg.Method == "tools/call") {
+		s.relay(x)
 		return
 	}
 	answer := mcp.Message{ID: x.msg.ID}
@@ -217,13 +240,16 @@ func (s *Server) failure(x *exchange, err error) (json.RawMessage, *mcp.Error) {
 	data, _ := json.Marshal(wire) // plain strings and numbers
 	switch p.Kind {
 	case problem.NotFound:
-		return nil, &mcp.Error{Code: mcp.InvalidParams, Message: p.Detail, Data: data}
+		return nil, &mcp.Error{Code: absent(p, x.msg.Method), Message: p.Detail, Data: data}
 	case problem.Internal:
 		s.Log.Error("call failed", "ref", x.ref, "err", err)
 		return nil, &mcp.Error{Code: mcp.InternalError, Message: p.Detail, Data: data}
 	}
 	if curable(p) {
 		return nil, &mcp.Error{Code: mcp.InvalidRequest, Message: p.Detail, Data: data}
+	}
+	if x.msg.Method != "tools/call" { // which alone has a place for it in its result
+		return nil, &mcp.Error{Code: mcp.InternalError, Message: explain(wire), Data: data}
 	}
 	return mcp.TextResult(data, explain(wire), true), nil
 }
@@ -245,7 +271,13 @@ func explain(w problem.Wire) string {
 	return text + ". (" + w.Code + ", " + w.Ref + ")"
 }
 
+// reply answers with one JSON object, or with a stream of one event for a caller
+// who names that first.
 func (s *Server) reply(x *exchange, status int, m mcp.Message) {
+	if status == http.StatusOK && strings.HasPrefix(x.r.Header.Get("Accept"), "text/event-stream") {
+		_ = mcp.NewEventWriter(x.w).Message(m.Encode()) // the caller is gone
+		return
+	}
 	x.w.Header().Set("Content-Type", "application/json")
 	x.w.Header().Set("Cache-Control", "no-store")
 	x.w.WriteHeader(status)

@@ -144,7 +144,7 @@ func TestRequestsAreAnsweredUnderTheirID(t *testing.T) {
 			t.Errorf("%s: %s", id, a.Text)
 		}
 	}
-	for _, method := range []string{"resources/list", "prompts/list", "server/discover", "logging/setLevel", "Tools/list", "tools/list ", "\x00", strings.Repeat("x", 100_000)} {
+	for _, method := range []string{"server/discover", "tasks/list", "resources/lists", "Tools/list", "tools/list ", "\x00", strings.Repeat("x", 100_000)} {
 		quoted, _ := json.Marshal(method)
 		a := f.post("/mcp", dev, `{"jsonrpc":"2.0","id":"q","method":`+string(quoted)+`}`)
 		if m := parse(t, a); a.StatusCode != http.StatusOK || m.Error == nil || m.Error.Code != mcp.MethodNotFound || string(m.ID) != `"q"` || len(a.Text) > 1000 {

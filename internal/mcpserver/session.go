@@ -4,30 +4,39 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"net/http"
 	"sync"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
 // session is a session of the era with a handshake. It is sealed into its own
 // id, so a restart or another node changes nothing. It says whose it is, and is
 // nobody else's.
 type session struct {
-	User   string `json:"u"`
-	Client string `json:"c"`
-	Server string `json:"s"`
-	Random string `json:"r"`
+	User     string          `json:"u"`
+	Client   string          `json:"c"`
+	Server   string          `json:"s"`
+	Random   string          `json:"r"`
+	Offers   json.RawMessage `json:"o,omitempty"` // what the client can be asked for
+	Upstream string          `json:"p,omitempty"` // its own session at the server behind the endpoint
 }
 
 const sessionKind = "mcp-session"
 
-// initialize opens a session (MCP lifecycle).
+// initialize opens a session (MCP lifecycle), at the endpoint of one server also
+// there.
 func (s *Server) initialize(x *exchange) (json.RawMessage, error) {
 	var params mcp.InitializeParams
 	if err := json.Unmarshal(x.msg.Params, &params); err != nil {
 		return nil, &mcp.Error{Code: mcp.InvalidParams, Message: "initialize needs protocolVersion, capabilities and clientInfo"}
 	}
-	plain, err := json.Marshal(session{x.principal.User, x.principal.Client, x.audience.Origin, rand.Text()})
+	sess := session{
+		User: x.principal.User, Client: x.principal.Client, Server: x.audience.Origin, Random: rand.Text(), Offers: offers(params.Capabilities),
+	}
+	said := s.announce(x, &sess)
+	plain, err := json.Marshal(sess)
 	if err != nil {
 		return nil, err
 	}
@@ -37,10 +46,28 @@ func (s *Server) initialize(x *exchange) (json.RawMessage, error) {
 	}
 	x.w.Header().Set(mcp.SessionHeader, id)
 	return json.Marshal(mcp.InitializeResult{
-		ProtocolVersion: mcp.Negotiate(params.ProtocolVersion),
-		Capabilities:    json.RawMessage(`{"tools":{}}`),
-		ServerInfo:      mcp.Implementation{Name: "gatehouse", Title: "Gatehouse", Version: s.Version},
+		ProtocolVersion: mcp.Negotiate(params.ProtocolVersion), Capabilities: said.Capabilities, Instructions: said.Instructions,
+		ServerInfo: mcp.Implementation{Name: "gatehouse", Title: "Gatehouse", Version: s.Version},
 	})
+}
+
+// maxOffers bounds what is sealed of the capabilities of a client, in bytes. One
+// that says more of itself is asked nothing.
+const maxOffers = 2 << 10
+
+// offers are the capabilities of a client that servers can use through us.
+func offers(capabilities json.RawMessage) json.RawMessage {
+	passed := map[string]json.RawMessage{}
+	for _, name := range []string{"elicitation", "sampling", "roots"} {
+		if c := mcp.Field(capabilities, name); len(c) > 0 && c[0] == '{' {
+			passed[name] = c
+		}
+	}
+	all, err := json.Marshal(passed)
+	if err != nil || len(all) > maxOffers {
+		return json.RawMessage("{}")
+	}
+	return all
 }
 
 // inSession opens the session id, if there is one, and reports whether it is the
@@ -58,8 +85,25 @@ func (s *Server) inSession(x *exchange) bool {
 		}
 		s.opened.put(id, sess)
 	}
-	x.session = sess.Random
+	x.session = sess.mcp()
 	return sess.User == x.principal.User && sess.Client == x.principal.Client && sess.Server == x.audience.Origin
+}
+
+func (sess session) mcp() tool.Session {
+	return tool.Session{Key: sess.Random, Alone: sess.Server != "", Offers: sess.Offers, Upstream: sess.Upstream}
+}
+
+// end ends the session here and at the server. On other nodes its id goes on to
+// name the caller who has it, and nothing else.
+func (s *Server) end(x *exchange) {
+	s.opened.put(x.r.Header.Get(mcp.SessionHeader), session{Server: "/"}) // nobody's
+	s.streams.end(x.session.Key)
+	ctx, cancel := context.WithTimeout(x.r.Context(), patience)
+	defer cancel()
+	for _, srv := range s.readable(ctx, x) {
+		srv.Sessions.End(ctx, x.session)
+	}
+	x.w.WriteHeader(http.StatusNoContent)
 }
 
 // opened remembers what session ids say, so that an id is unsealed once and not
@@ -91,7 +135,7 @@ func (o *opened) put(id string, s session) {
 // A callKey names a call that runs: the session it belongs to and its id there.
 type callKey struct{ session, id string }
 
-func (x *exchange) call(id json.RawMessage) callKey { return callKey{x.session, string(id)} }
+func (x *exchange) call(id json.RawMessage) callKey { return callKey{x.session.Key, string(id)} }
 
 // calls are the calls that run on this node, so that they can be cancelled.
 type calls struct {

@@ -21,6 +21,7 @@ var nameTaken = problem.Code{
 type Registry struct {
 	mu      sync.Mutex // of writers
 	current atomic.Pointer[listing]
+	changed chan struct{} // closed at the next change; nil while nobody waits for one
 }
 
 // listing is one immutable state of the registry.
@@ -28,6 +29,7 @@ type listing struct {
 	byName  map[string]Tool
 	sorted  []Tool
 	origins map[string]bool // also those that publish nothing at the moment
+	servers []Server        // by origin
 }
 
 func (r *Registry) state() *listing {
@@ -40,10 +42,21 @@ func (r *Registry) state() *listing {
 // Publish makes tools the whole offer of origin, in place of what it offered
 // before. If one of the names belongs to another origin, nothing changes.
 func (r *Registry) Publish(origin string, tools []Tool) error {
+	return r.publish(origin, tools)
+}
+
+// PublishServer makes tools, and what else the server has, the whole offer of its
+// origin.
+func (r *Registry) PublishServer(s Server, tools []Tool) error {
+	return r.publish(s.Origin, tools, s)
+}
+
+func (r *Registry) publish(origin string, tools []Tool, servers ...Server) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	next := r.state().without(origin)
 	next.origins[origin] = true
+	next.servers = append(next.servers, servers...)
 	for _, t := range tools {
 		t.Origin = origin
 		if other, taken := next.byName[t.FullName()]; taken {
@@ -74,6 +87,11 @@ func (l *listing) without(origin string) *listing {
 			next.byName[name] = t
 		}
 	}
+	for _, s := range l.servers {
+		if s.Origin != origin {
+			next.servers = append(next.servers, s)
+		}
+	}
 	return next
 }
 
@@ -81,8 +99,37 @@ func (r *Registry) swap(next *listing) {
 	next.sorted = slices.SortedFunc(maps.Values(next.byName), func(a, b Tool) int {
 		return strings.Compare(a.FullName(), b.FullName())
 	})
+	slices.SortFunc(next.servers, func(a, b Server) int { return strings.Compare(a.Origin, b.Origin) })
 	r.current.Store(next)
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
+	}
 }
+
+// Changed is closed at the next change of what is published.
+func (r *Registry) Changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.changed == nil {
+		r.changed = make(chan struct{})
+	}
+	return r.changed
+}
+
+// Server finds the server behind us that is called origin.
+func (r *Registry) Server(origin string) (Server, bool) {
+	for _, s := range r.Servers() {
+		if s.Origin == origin {
+			return s, true
+		}
+	}
+	return Server{}, false
+}
+
+// Servers are those behind us, by name. The slice is shared and must not be
+// changed.
+func (r *Registry) Servers() []Server { return r.state().servers }
 
 // Lookup finds a tool by its full name.
 func (r *Registry) Lookup(fullName string) (Tool, bool) {

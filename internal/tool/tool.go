@@ -76,13 +76,19 @@ type Peer interface {
 	// Notify passes a notification on, in the order of the calls. It never
 	// fails: a caller that is gone hears nothing.
 	Notify(method string, params json.RawMessage)
+	// Ask puts a request of the server to the caller and waits for its answer, or
+	// until ctx ends. The error is what the server is told: the caller's own word,
+	// or that it cannot be asked this.
+	Ask(ctx context.Context, method string, params json.RawMessage) (json.RawMessage, error)
 }
 
 // Request is a call as a tool that reaches outside gets it.
 type Request struct {
 	Principal principal.Principal
-	Params    json.RawMessage // of tools/call as received, unknown members included; nil from doors that have none
-	Args      json.RawMessage // the arguments, a JSON object
+	Method    string          // of MCP
+	Params    json.RawMessage // as received, unknown members included; nil from doors that have none
+	Args      json.RawMessage // the arguments of a tool, a JSON object
+	Session   Session
 	Peer      Peer
 }
 

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
@@ -175,7 +176,7 @@ func (s *Servers) adopt(ctx context.Context, srv *server) error {
 	if s.Registry.HasOrigin(srv.spec.Name) {
 		return exists.New("there already is a server %q", srv.spec.Name)
 	}
-	if err := s.Registry.Publish(srv.spec.Name, srv.published()); err != nil {
+	if err := s.Registry.PublishServer(srv.offer(), srv.published()); err != nil {
 		return err
 	}
 	err = s.DB.Do(ctx, func(tx *store.Tx) error {
@@ -252,6 +253,7 @@ type listServer struct {
 	Kind    string `json:"kind" jsonschema:"stdio or http"`
 	Address string `json:"address" jsonschema:"where it is, without what may be secret"`
 	State   State  `json:"state" jsonschema:"starting, connected or down"`
+	Since   string `json:"since" jsonschema:"since when it is in this state"`
 	Tools   int    `json:"tools"`
 	Error   string `json:"error,omitempty"`
 }
@@ -275,13 +277,39 @@ func (srv *server) line() listServer {
 	if srv.spec.URL == "" {
 		l.Kind, l.Address = "stdio", strings.Join(srv.spec.Command, " ")
 	}
-	state, err := srv.conn.State()
-	l.State = state
+	state := srv.state()
+	l.State, l.Since, l.Error = state.State, state.Since.Format(time.RFC3339), state.Error
+	return l
+}
+
+// ServerState is how a server does.
+type ServerState struct {
+	Name  string
+	State State
+	Since time.Time // in UTC
+	Error string    // why it is down; without secrets
+}
+
+// States are those of the servers of all workspaces that this node serves, by name.
+func (s *Servers) States() []ServerState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	states := make([]ServerState, 0, len(s.serving))
+	for _, srv := range s.serving {
+		states = append(states, srv.state())
+	}
+	slices.SortFunc(states, func(a, b ServerState) int { return strings.Compare(a.Name, b.Name) })
+	return states
+}
+
+func (srv *server) state() ServerState {
+	state, since, err := srv.conn.State()
+	out := ServerState{Name: srv.spec.Name, State: state, Since: since.UTC()}
 	if err != nil {
 		e := problem.From(err)
-		l.Error = strings.TrimSuffix(e.Detail+": "+e.Why, ": ")
+		out.Error = strings.TrimSuffix(e.Detail+": "+e.Why, ": ")
 	}
-	return l
+	return out
 }
 
 // display is an address without the part that may hold a secret.

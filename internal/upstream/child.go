@@ -17,6 +17,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
 // child is one running process that speaks MCP on its standard streams. Many
@@ -33,6 +34,8 @@ type child struct {
 	gone     chan struct{} // closed when the process has ended and its output was read
 	exit     error         // how it ended, once gone is closed
 	noise    atomic.Int64  // lines on standard output that were not MCP
+	hear     func(mcp.Message)
+	asking   sync.WaitGroup
 
 	mu      sync.Mutex
 	lastID  int64
@@ -42,9 +45,15 @@ type child struct {
 // waiter is a call in flight.
 type waiter struct {
 	id     int64
+	ctx    context.Context
 	token  json.RawMessage // the caller's progress token
-	notes  chan mcp.Message
+	peer   tool.Peer
 	answer chan answer
+	wake   chan struct{} // there are notes
+	asked  *questions    // of the server, put while this call alone was running
+
+	mu    sync.Mutex
+	notes []mcp.Message
 }
 
 type answer struct {
@@ -54,7 +63,7 @@ type answer struct {
 
 const (
 	writeTimeout = 10 * time.Second // a child that reads nothing for so long is stuck
-	noteBacklog  = 64               // progress that a slow caller may lag behind; more is dropped
+	noteBacklog  = 64               // notifications that a slow caller may lag behind; more are dropped
 )
 
 // basics are the variables that a child gets from us.
@@ -74,10 +83,12 @@ func environment(declared map[string]seal.Secret) []string {
 }
 
 // start runs the command. The calling goroutine must be locked to its thread for
-// as long as the child lives: Linux ends the child when that thread ends.
-func start(spec Spec, said *tail) (*child, error) {
+// as long as the child lives: Linux ends the child when that thread ends. What it
+// says outside of calls goes to hear.
+func start(spec Spec, said *tail, hear func(mcp.Message)) (*child, error) {
 	c := &child{
-		name: spec.Name, said: said, patience: writeTimeout, writing: make(chan struct{}, 1), gone: make(chan struct{}), waiting: map[int64]*waiter{},
+		name: spec.Name, said: said, hear: hear, patience: writeTimeout,
+		writing: make(chan struct{}, 1), gone: make(chan struct{}), waiting: map[int64]*waiter{},
 	}
 	in, out, err := os.Pipe()
 	if err != nil {
@@ -119,11 +130,12 @@ func (c *child) stop(grace time.Duration) {
 	}
 	<-c.gone
 	kill(c.cmd.Process)
+	c.asking.Wait()
 }
 
 // handshake makes the child ready for calls.
 func (c *child) handshake(ctx context.Context, self mcp.Implementation) error {
-	info, err := shakeHands(c.name, self, func(params json.RawMessage) (json.RawMessage, error) {
+	info, err := shakeHands(c.name, self, shareable, func(params json.RawMessage) (json.RawMessage, error) {
 		return c.call(ctx, "initialize", params, nil)
 	})
 	c.info = info
@@ -133,8 +145,8 @@ func (c *child) handshake(ctx context.Context, self mcp.Implementation) error {
 	return c.send(ctx, mcp.Message{Method: "notifications/initialized"})
 }
 
-func (c *child) call(ctx context.Context, method string, params json.RawMessage, notify Notify) (json.RawMessage, error) {
-	w := c.expect(mcp.Field(params, "_meta", "progressToken"))
+func (c *child) call(ctx context.Context, method string, params json.RawMessage, peer tool.Peer) (json.RawMessage, error) {
+	w := c.expect(ctx, mcp.Field(params, "_meta", "progressToken"), peer)
 	defer c.forget(w)
 	id := strconv.AppendInt(nil, w.id, 10)
 	if w.token != nil {
@@ -146,7 +158,7 @@ func (c *child) call(ctx context.Context, method string, params json.RawMessage,
 	if err := c.send(ctx, mcp.Message{ID: id, Method: method, Params: params}); err != nil {
 		return nil, err
 	}
-	result, err := c.await(ctx, w, notify)
+	result, err := c.await(ctx, w)
 	if ctx.Err() != nil && method != "initialize" { // which must not be cancelled
 		params := fmt.Appendf(nil, `{"requestId":%d,"reason":"the caller cancelled"}`, w.id)
 		_ = c.send(context.WithoutCancel(ctx), mcp.Message{Method: "notifications/cancelled", Params: params}) // a courtesy
@@ -154,16 +166,27 @@ func (c *child) call(ctx context.Context, method string, params json.RawMessage,
 	return result, err
 }
 
-func (c *child) expect(token json.RawMessage) *waiter {
+func (c *child) expect(ctx context.Context, token json.RawMessage, peer tool.Peer) *waiter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lastID++
-	w := &waiter{id: c.lastID, token: token, answer: make(chan answer, 1)}
-	if token != nil {
-		w.notes = make(chan mcp.Message, noteBacklog)
-	}
+	w := &waiter{id: c.lastID, ctx: ctx, token: token, peer: peer, answer: make(chan answer, 1), wake: make(chan struct{}, 1)}
 	c.waiting[w.id] = w
 	return w
+}
+
+// only is the call in flight, if there is exactly one: what the child says then
+// belongs to it. Of several nobody knows.
+func (c *child) only() *waiter {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) != 1 {
+		return nil
+	}
+	for _, w := range c.waiting {
+		return w
+	}
+	return nil
 }
 
 func (c *child) forget(w *waiter) {
@@ -183,20 +206,20 @@ func (c *child) find(id json.RawMessage) *waiter {
 	return c.waiting[n]
 }
 
-// await passes progress on and returns the answer.
-func (c *child) await(ctx context.Context, w *waiter, notify Notify) (json.RawMessage, error) {
+// await passes notifications on and returns the answer.
+func (c *child) await(ctx context.Context, w *waiter) (json.RawMessage, error) {
 	for {
 		select {
-		case m := <-w.notes:
-			w.pass(m, notify)
+		case <-w.wake:
+			w.pass()
 		case a := <-w.answer:
-			return w.finish(a, notify)
+			return w.finish(a)
 		case <-ctx.Done():
 			return nil, cancelled.New("the call to %q was cancelled", c.name).Because(context.Cause(ctx))
 		case <-c.gone:
 			select {
 			case a := <-w.answer: // its last words
-				return w.finish(a, notify)
+				return w.finish(a)
 			default:
 				return nil, unavailable.New("%q ended before it answered", c.name).Because(c.exit)
 			}
@@ -204,19 +227,40 @@ func (c *child) await(ctx context.Context, w *waiter, notify Notify) (json.RawMe
 	}
 }
 
-// finish first passes on the progress that came before the answer.
-func (w *waiter) finish(a answer, notify Notify) (json.RawMessage, error) {
-	for len(w.notes) > 0 {
-		w.pass(<-w.notes, notify)
-	}
+// finish first passes on what came before the answer.
+func (w *waiter) finish(a answer) (json.RawMessage, error) {
+	w.pass()
 	return a.result, a.err
 }
 
-// pass gives progress back its caller's token.
-func (w *waiter) pass(m mcp.Message, notify Notify) {
-	params, err := mcp.Replace(m.Params, w.token, "progressToken")
-	if notify != nil && err == nil {
-		notify(m.Method, params)
+// note keeps a notification for the caller, unless it lags behind.
+func (w *waiter) note(m mcp.Message) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.peer == nil || len(w.notes) >= noteBacklog {
+		return
+	}
+	w.notes = append(w.notes, m)
+	select {
+	case w.wake <- struct{}{}:
+	default: // it has been woken
+	}
+}
+
+// pass hands over what was kept. Progress gets its caller's token back.
+func (w *waiter) pass() {
+	w.mu.Lock()
+	notes := w.notes
+	w.notes = nil
+	w.mu.Unlock()
+	for _, m := range notes {
+		params, err := m.Params, error(nil)
+		if m.Method == "notifications/progress" {
+			params, err = mcp.Replace(params, w.token, "progressToken")
+		}
+		if err == nil {
+			w.peer.Notify(m.Method, params)
+		}
 	}
 }
 
@@ -276,9 +320,44 @@ func (c *child) line(line []byte) {
 	case m.IsResponse():
 		c.deliver(m.ID, answer{result: m.Result})
 	case m.IsRequest():
-		_ = c.send(context.Background(), answerTo(m)) // if it does not read it has ended
-	case m.Method == "notifications/progress":
-		c.progress(m)
+		c.asks(m)
+	default:
+		c.notified(m)
+	}
+}
+
+// asks takes a request of the child to the only caller it can be for.
+func (c *child) asks(m mcp.Message) {
+	w := c.only()
+	if w == nil || w.peer == nil || m.Method == "ping" {
+		c.reply(answerTo(m))
+		return
+	}
+	if w.asked == nil { // nobody but the reader of the child looks at it
+		w.asked = &questions{ctx: w.ctx, peer: w.peer, answer: c.reply, spawn: c.asking.Go}
+	}
+	w.asked.put(m)
+}
+
+// reply answers the child; if it does not read it has ended.
+func (c *child) reply(m mcp.Message) { _ = c.send(context.Background(), m) }
+
+func (c *child) notified(m mcp.Message) {
+	switch m.Method {
+	case "notifications/progress":
+		if w := c.find(mcp.Field(m.Params, "progressToken")); w != nil && w.token != nil {
+			w.note(m)
+		}
+	case "notifications/message":
+		if w := c.only(); w != nil {
+			w.note(m)
+		}
+	case "notifications/cancelled":
+		if w := c.only(); w != nil && w.asked != nil {
+			w.asked.drop(mcp.Field(m.Params, "requestId"))
+		}
+	default:
+		c.hear(m)
 	}
 }
 
@@ -288,17 +367,6 @@ func (c *child) deliver(id json.RawMessage, a answer) {
 		case w.answer <- a:
 		default: // it has answered before
 		}
-	}
-}
-
-func (c *child) progress(m mcp.Message) {
-	w := c.find(mcp.Field(m.Params, "progressToken"))
-	if w == nil || w.token == nil {
-		return
-	}
-	select {
-	case w.notes <- m:
-	default: // the caller lags behind
 	}
 }
 

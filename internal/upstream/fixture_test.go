@@ -56,7 +56,7 @@ func (f *fixture) serve() {
 	case "parent":
 		self, _ := os.Executable()
 		child := openStdio(Spec{Name: "fix", Command: []string{self}, Env: hide(fixtureEnv("stubborn"))}, us, quiet())
-		result, err := child.Call(context.Background(), "tools/call", json.RawMessage(`{"name":"pid"}`), nil)
+		result, err := child.Call(context.Background(), nobody, "tools/call", json.RawMessage(`{"name":"pid"}`), nil)
 		if err != nil {
 			panic(err)
 		}

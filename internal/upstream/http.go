@@ -17,30 +17,31 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
 // httpConn is the connection to a server over Streamable HTTP (MCP 2025-11-25
-// transports). All callers share one MCP session; each call is one POST.
+// transports). Callers share one MCP session, except that of a server which
+// hands out sessions a caller may have one of its own; each call is one POST.
 type httpConn struct {
 	spec      Spec
 	self      mcp.Implementation
 	transport *http.Transport // used without http.Client: no redirect is followed and no cookie kept
-	session   atomic.Pointer[session]
+	shared    *line
+	known     atomic.Pointer[session] // of the last handshake
 	failed    atomic.Pointer[failure] // the last contact, if it failed
+	since     atomic.Int64            // when the state became what it is, µs
 	lastID    atomic.Int64
-	shaking   chan struct{} // held during a handshake
+	ears      ears // of the shared session
 
 	base    context.Context // ends with Close
 	cancel  context.CancelFunc
 	mu      sync.Mutex
+	own     map[string]*line // by key of the caller's session
+	hearers int              // callers that listen to the shared session
+	deafen  context.CancelFunc
 	closed  bool
-	running sync.WaitGroup // calls, and the ends of streams
-}
-
-// session is what a handshake brought. It does not change.
-type session struct {
-	info   mcp.InitializeResult
-	header http.Header // of every request, shared
+	running sync.WaitGroup // calls, streams, and the ends of streams
 }
 
 type failure struct {
@@ -63,7 +64,7 @@ var errSessionLost = errors.New("the server does not know the session any more")
 func openHTTP(spec Spec, self mcp.Implementation, log *slog.Logger) *httpConn {
 	base, cancel := context.WithCancel(context.Background())
 	h := &httpConn{
-		spec: spec, self: self, base: base, cancel: cancel, shaking: make(chan struct{}, 1),
+		spec: spec, self: self, base: base, cancel: cancel,
 		transport: &http.Transport{
 			Proxy:               http.ProxyFromEnvironment,
 			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
@@ -74,6 +75,8 @@ func openHTTP(spec Spec, self mcp.Implementation, log *slog.Logger) *httpConn {
 			DisableCompression:  true,
 		},
 	}
+	h.shared = newLine(h, shareable)
+	h.since.Store(time.Now().UnixMicro())
 	h.running.Go(func() { h.reach(log) })
 	return h
 }
@@ -102,20 +105,15 @@ func baseHeader() http.Header {
 	}
 }
 
-// Close ends the session at the server, if it is still there.
+// Close ends the shared session at the server, if it is still there. Those of
+// callers' own go on: they may come back by way of another process.
 func (h *httpConn) Close() {
 	h.mu.Lock()
 	h.closed = true
 	h.mu.Unlock()
 	h.cancel()
 	h.running.Wait()
-	if s := h.session.Load(); s != nil && s.header.Get(mcp.SessionHeader) != "" {
-		ctx, cancel := context.WithTimeout(context.Background(), goodbye)
-		defer cancel()
-		if res, err := h.send(ctx, http.MethodDelete, s.header, nil); err == nil { // else it has gone before us
-			_ = res.Body.Close()
-		}
-	}
+	h.shared.end(context.Background())
 	h.transport.CloseIdleConnections()
 }
 
@@ -123,14 +121,28 @@ func (h *httpConn) Close() {
 func (h *httpConn) Said(int) string { return "" }
 
 // State is that of the last contact.
-func (h *httpConn) State() (State, error) {
+func (h *httpConn) State() (State, time.Time, error) {
+	since := time.UnixMicro(h.since.Load())
 	if f := h.failed.Load(); f != nil {
-		return Down, f.err
+		return Down, since, f.err
 	}
-	if h.session.Load() != nil {
-		return Connected, nil
+	if h.known.Load() != nil {
+		return Connected, since, nil
 	}
-	return Starting, nil
+	return Starting, since, nil
+}
+
+// fail and works remember how the server does.
+func (h *httpConn) fail(err error) {
+	if h.failed.Swap(&failure{err, time.Now()}) == nil {
+		h.since.Store(time.Now().UnixMicro())
+	}
+}
+
+func (h *httpConn) works() {
+	if h.failed.Load() != nil && h.failed.Swap(nil) != nil {
+		h.since.Store(time.Now().UnixMicro())
+	}
 }
 
 // enter counts a call, unless the connection is closed.
@@ -154,34 +166,42 @@ func (h *httpConn) Connect(ctx context.Context) (mcp.InitializeResult, error) {
 		return mcp.InitializeResult{}, err
 	}
 	defer h.running.Done()
-	s, err := h.connected(ctx)
+	s, err := h.shared.connected(ctx)
 	if err != nil {
 		return mcp.InitializeResult{}, err
 	}
 	return s.info, nil
 }
 
-// Call makes one request. A session that the server has forgotten is made anew,
-// once: what it forgot it has not carried out.
-func (h *httpConn) Call(ctx context.Context, method string, params json.RawMessage, notify Notify) (json.RawMessage, error) {
+// Known is that of the last handshake, with whichever caller.
+func (h *httpConn) Known(ctx context.Context) (mcp.InitializeResult, bool) {
+	if s := h.known.Load(); s != nil {
+		return s.info, true
+	}
+	if h.failed.Load() != nil {
+		return mcp.InitializeResult{}, false
+	}
+	said, err := h.Connect(ctx)
+	return said, err == nil
+}
+
+// Call makes one request in the caller's session.
+func (h *httpConn) Call(ctx context.Context, s tool.Session, method string, params json.RawMessage, peer tool.Peer) (json.RawMessage, error) {
 	if err := h.enter(); err != nil {
 		return nil, err
 	}
 	defer h.running.Done()
-	s, err := h.connected(ctx)
+	l := h.line(s)
+	asked, needless, err := l.wishes.add(s.Key, method, params)
 	if err != nil {
 		return nil, err
 	}
-	result, _, err := h.request(ctx, s.header, method, params, notify)
-	if errors.Is(err, errSessionLost) {
-		h.session.CompareAndSwap(s, nil)
-		if s, err = h.connected(ctx); err != nil {
-			return nil, err
-		}
-		result, _, err = h.request(ctx, s.header, method, params, notify)
+	if needless {
+		return json.RawMessage("{}"), nil
 	}
-	if errors.Is(err, errSessionLost) {
-		err = h.forgetful()
+	result, err := l.call(ctx, s.Key, mcp.Message{Method: method, Params: asked}, peer)
+	if err != nil && method == subscribe {
+		l.wishes.unwatch(s.Key, mcp.Text(params, "uri"))
 	}
 	h.note(err)
 	return result, err
@@ -196,78 +216,10 @@ func (h *httpConn) note(err error) {
 	e, isProblem := errors.AsType[*problem.Error](err)
 	switch {
 	case isProblem && (problem.Is(e, unreachable) || problem.Is(e, unavailable) || problem.Is(e, wantsLogin)):
-		h.failed.Store(&failure{e, time.Now()})
-	case !isProblem && h.failed.Load() != nil:
-		h.failed.Store(nil)
+		h.fail(e)
+	case !isProblem:
+		h.works()
 	}
-}
-
-// connected is the session. Without one the first caller shakes hands and the
-// others wait; a failure answers all who come soon after.
-func (h *httpConn) connected(ctx context.Context) (*session, error) {
-	if s := h.session.Load(); s != nil {
-		return s, nil
-	}
-	select {
-	case h.shaking <- struct{}{}:
-		defer func() { <-h.shaking }()
-	case <-ctx.Done():
-		return nil, h.gaveUp(ctx)
-	}
-	if s := h.session.Load(); s != nil {
-		return s, nil
-	}
-	if f := h.failed.Load(); f != nil && time.Since(f.at) < memory {
-		return nil, f.err
-	}
-	s, err := h.handshake(ctx)
-	if ctx.Err() != nil {
-		return nil, h.gaveUp(ctx)
-	}
-	if err != nil {
-		h.failed.Store(&failure{err, time.Now()})
-		return nil, err
-	}
-	h.failed.Store(nil)
-	h.session.Store(s)
-	return s, nil
-}
-
-func (h *httpConn) handshake(ctx context.Context) (*session, error) {
-	ctx, cancel := context.WithTimeout(ctx, hello)
-	defer cancel()
-	s := &session{header: baseHeader()}
-	err := h.greet(ctx, s)
-	if problem.Is(err, cancelled) {
-		return nil, unreachable.New("%q does not answer", h.spec.Name).WithWhy("nothing in %v", hello).Because(err)
-	}
-	return s, err
-}
-
-func (h *httpConn) greet(ctx context.Context, s *session) error {
-	var id string
-	var err error
-	s.info, err = shakeHands(h.spec.Name, h.self, func(params json.RawMessage) (json.RawMessage, error) {
-		result, header, err := h.request(ctx, s.header, "initialize", params, nil)
-		id = header.Get(mcp.SessionHeader)
-		return result, err
-	})
-	if err != nil {
-		return err
-	}
-	s.header = s.header.Clone()
-	s.header.Set(mcp.VersionHeader, s.info.ProtocolVersion)
-	if id != "" {
-		s.header.Set(mcp.SessionHeader, id)
-	}
-	err = h.tell(ctx, s.header, mcp.Message{Method: "notifications/initialized"})
-	if refusal, ok := errors.AsType[*mcp.Error](err); ok {
-		return refusedHands(h.spec.Name, refusal)
-	}
-	if errors.Is(err, errSessionLost) {
-		return h.forgetful()
-	}
-	return err
 }
 
 // tell sends a message that has no answer. What comes back is not waited for
@@ -302,19 +254,20 @@ func (h *httpConn) send(ctx context.Context, method string, header http.Header, 
 }
 
 // request makes one request and returns its result and the header it came with.
-func (h *httpConn) request(ctx context.Context, header http.Header, method string, params json.RawMessage, notify Notify) (json.RawMessage, http.Header, error) {
+func (e exchange) request(ctx context.Context, m mcp.Message) (json.RawMessage, http.Header, error) {
 	// The request ends with its caller or with the connection; after the answer it
 	// is only the connection's, so that the end of a stream can be read without
 	// the caller.
-	own, cancel := context.WithCancel(h.base)
-	stop := context.AfterFunc(ctx, cancel)
-	e := exchange{h: h, ctx: own, cancel: cancel, header: header, notify: notify}
+	h := e.line.h
+	e.ctx, e.cancel = context.WithCancel(h.base)
+	stop := context.AfterFunc(ctx, e.cancel)
 	e.id = strconv.AppendInt(nil, h.lastID.Add(1), 10)
-	result, got, err := e.run(mcp.Message{ID: e.id, Method: method, Params: params})
+	m.ID = e.id
+	result, got, err := e.run(m)
 	stop()
 	if err != nil && ctx.Err() != nil {
-		if method != "initialize" { // which must not be cancelled
-			h.running.Go(func() { h.cancelled(header, e.id) })
+		if m.Method != "initialize" { // which must not be cancelled
+			h.running.Go(func() { h.cancelled(e.header, e.id) })
 		}
 		return nil, got, h.gaveUp(ctx)
 	}
@@ -338,19 +291,21 @@ func (h *httpConn) gaveUp(ctx context.Context) error {
 
 // exchange is one request and its answer.
 type exchange struct {
-	h      *httpConn
+	line   *line
+	header http.Header
+	key    string    // of the caller's session
+	peer   tool.Peer // of the caller; nil without one
+
 	ctx    context.Context
 	cancel context.CancelFunc // must be called when nothing is read any more
-	header http.Header
 	id     []byte
-	notify Notify
 }
 
 func (e *exchange) run(m mcp.Message) (json.RawMessage, http.Header, error) {
-	res, err := e.h.send(e.ctx, http.MethodPost, e.header, m.Encode())
+	res, err := e.line.h.send(e.ctx, http.MethodPost, e.header, m.Encode())
 	if err != nil {
 		e.cancel()
-		return nil, nil, e.h.broken(err)
+		return nil, nil, e.line.h.broken(err)
 	}
 	kind := res.Header.Get("Content-Type")
 	if res.StatusCode == http.StatusOK && strings.HasPrefix(kind, "text/event-stream") {
@@ -360,12 +315,12 @@ func (e *exchange) run(m mcp.Message) (json.RawMessage, http.Header, error) {
 	defer e.cancel()
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode >= 300 {
-		return nil, res.Header, e.h.refused(res)
+		return nil, res.Header, e.line.h.refused(res)
 	}
 	if !strings.HasPrefix(kind, "application/json") {
-		return nil, res.Header, e.h.notMCP("it answered %d with content of type %.60q", res.StatusCode, kind)
+		return nil, res.Header, e.line.h.notMCP("it answered %d with content of type %.60q", res.StatusCode, kind)
 	}
-	body, err := e.h.read(res)
+	body, err := e.line.h.read(res)
 	if err != nil {
 		return nil, res.Header, err
 	}
@@ -378,11 +333,11 @@ func (e *exchange) answer(body []byte) (json.RawMessage, error) {
 	m, refusal := mcp.Parse(body)
 	switch {
 	case refusal != nil:
-		return nil, e.h.notMCP("its answer cannot be read: %s", refusal.Message)
+		return nil, e.line.h.notMCP("its answer cannot be read: %s", refusal.Message)
 	case m.Error != nil && (m.ID == nil || bytes.Equal(m.ID, e.id)):
 		return nil, m.Error
 	case !m.IsResponse() || !bytes.Equal(m.ID, e.id):
-		return nil, e.h.notMCP("its answer belongs to another request")
+		return nil, e.line.h.notMCP("its answer belongs to another request")
 	}
 	return m.Result, nil
 }
@@ -391,7 +346,7 @@ func (e *exchange) answer(body []byte) (json.RawMessage, error) {
 // too, so that the network connection can serve again, but nobody waits for it.
 func (e *exchange) stream(res *http.Response) (json.RawMessage, error) {
 	result, err := e.events(res.Body)
-	e.h.running.Go(func() {
+	e.line.h.running.Go(func() {
 		defer e.cancel()
 		defer time.AfterFunc(goodbye, e.cancel).Stop()
 		if err == nil {
@@ -406,12 +361,13 @@ func (e *exchange) stream(res *http.Response) (json.RawMessage, error) {
 var passedOn = map[string]bool{"notifications/progress": true, "notifications/message": true}
 
 func (e *exchange) events(body io.Reader) (json.RawMessage, error) {
+	asked := e.line.questions(e.ctx, e.header, e.peer)
 	for ev, err := range mcp.ReadEvents(body, maxMessage) {
 		if errors.Is(err, mcp.ErrTooLong) {
-			return nil, tooLarge(e.h.spec.Name)
+			return nil, tooLarge(e.line.h.spec.Name)
 		}
 		if err != nil {
-			return nil, e.h.broken(err)
+			return nil, e.line.h.broken(err)
 		}
 		if ev.Name != "message" || len(ev.Data) == 0 {
 			continue
@@ -421,12 +377,24 @@ func (e *exchange) events(body io.Reader) (json.RawMessage, error) {
 		case refusal != nil || m.IsResponse():
 			return e.answer(ev.Data)
 		case m.IsRequest():
-			_ = e.h.tell(e.ctx, e.header, answerTo(m)) // it asked in vain anyway; the call goes on
-		case e.notify != nil && passedOn[m.Method]:
-			e.notify(m.Method, m.Params)
+			asked.put(m)
+		default:
+			e.notified(m, asked)
 		}
 	}
-	return nil, e.h.broken(io.ErrUnexpectedEOF)
+	return nil, e.line.h.broken(io.ErrUnexpectedEOF)
+}
+
+// notified hands a notification to whom it concerns.
+func (e *exchange) notified(m mcp.Message, asked *questions) {
+	switch {
+	case m.Method == "notifications/cancelled":
+		asked.drop(mcp.Field(m.Params, "requestId"))
+	case changes[m.Method] && e.line.isShared():
+		e.line.h.ears.hear(m, &e.line.wishes)
+	case e.peer != nil && (passedOn[m.Method] || changes[m.Method]) && e.line.wishes.wants(e.key, m):
+		e.peer.Notify(m.Method, m.Params)
+	}
 }
 
 // read reads a whole body, once.

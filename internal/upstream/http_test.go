@@ -122,7 +122,7 @@ func TestHTTPPassesParamsAndNothingElse(t *testing.T) {
 		t.Fatalf("%+v, %v", info, err)
 	}
 	for range 2 {
-		result, err := h.Call(t.Context(), "tools/call", json.RawMessage(someCall), nil)
+		result, err := h.Call(t.Context(), nobody, "tools/call", json.RawMessage(someCall), nil)
 		if err != nil || string(result) != someCall {
 			t.Fatalf("%s, %v", result, err)
 		}
@@ -161,28 +161,26 @@ func TestStreamedAnswer(t *testing.T) {
 	})
 	h := connect(t, r.URL)
 	for range 20 {
-		var notes []string
-		result, err := h.Call(t.Context(), "tools/call", json.RawMessage(someCall), func(method string, params json.RawMessage) {
-			notes = append(notes, method+string(params))
-		})
+		var p peer
+		result, err := h.Call(t.Context(), nobody, "tools/call", json.RawMessage(someCall), &p)
 		if err != nil || string(result) != someCall {
 			t.Fatalf("%s, %v", result, err)
 		}
-		if len(notes) != 1 || notes[0] != `notifications/progress{"progressToken":"t","progress":1}` {
-			t.Errorf("heard %q", notes)
+		if len(p.notes) != 1 || p.notes[0] != `notifications/progress{"progressToken":"t","progress":1}` {
+			t.Errorf("heard %q", p.notes)
 		}
 	}
-	var answers int
-	r.mu.Lock()
-	for _, m := range r.seen {
-		if string(m.ID) == `"q"` && m.Error != nil && m.Error.Code == mcp.MethodNotFound {
-			answers++
+	eventually(t, "every question of the server is answered", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		answers := 0
+		for _, m := range r.seen {
+			if string(m.ID) == `"q"` && m.Error != nil && m.Error.Code == mcp.MethodNotFound {
+				answers++
+			}
 		}
-	}
-	r.mu.Unlock()
-	if answers != 20 {
-		t.Errorf("the server's question was answered %d times", answers)
-	}
+		return answers == 20
+	})
 	if n := r.conns.Load(); n > 6 {
 		t.Errorf("20 calls took %d connections", n)
 	}
@@ -197,7 +195,7 @@ func TestStreamThatDoesNotEnd(t *testing.T) {
 	})
 	h := connect(t, r.URL)
 	began := time.Now()
-	if _, err := h.Call(t.Context(), "tools/call", json.RawMessage(someCall), nil); err != nil {
+	if _, err := h.Call(t.Context(), nobody, "tools/call", json.RawMessage(someCall), nil); err != nil {
 		t.Fatal(err)
 	}
 	h.Close()
@@ -245,13 +243,13 @@ func TestLostSessionIsMadeAnew(t *testing.T) {
 		}
 		r.sessions.Add(10) // as if it had restarted
 		r.lost.Store(status)
-		result, err := h.Call(t.Context(), "tools/call", json.RawMessage(someCall), nil)
+		result, err := h.Call(t.Context(), nobody, "tools/call", json.RawMessage(someCall), nil)
 		if err != nil || string(result) != someCall {
 			t.Errorf("%d: %s, %v", status, result, err)
 		}
 		r.answers(func(w http.ResponseWriter, _ *http.Request, _ mcp.Message) { w.WriteHeader(http.StatusNotFound) })
 		before := r.sessions.Load()
-		_, err = h.Call(t.Context(), "tools/call", json.RawMessage(someCall), nil)
+		_, err = h.Call(t.Context(), nobody, "tools/call", json.RawMessage(someCall), nil)
 		if !problem.Is(err, unavailable) || r.sessions.Load() != before+1 {
 			t.Errorf("%d: a server that always forgets gave %v after %d handshakes", status, err, r.sessions.Load()-before)
 		}
@@ -308,7 +306,7 @@ func TestRudeAnswers(t *testing.T) {
 	h := connect(t, r.URL)
 	for _, tt := range tests {
 		r.answers(tt.call)
-		_, err := h.Call(t.Context(), "tools/call", json.RawMessage(someCall), nil)
+		_, err := h.Call(t.Context(), nobody, "tools/call", json.RawMessage(someCall), nil)
 		e := problem.From(err)
 		if !problem.Is(err, tt.code) || !strings.Contains(e.Why, tt.why) || e.Fix == "" {
 			t.Errorf("%s: got %v, why %q", tt.name, err, e.Why)
@@ -318,11 +316,11 @@ func TestRudeAnswers(t *testing.T) {
 		}
 	}
 	r.answers(plain(400, js, `{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"no"}}`))
-	_, err := h.Call(t.Context(), "tools/call", json.RawMessage(someCall), nil)
+	_, err := h.Call(t.Context(), nobody, "tools/call", json.RawMessage(someCall), nil)
 	if e, ok := errors.AsType[*mcp.Error](err); !ok || e.Code != -32602 {
 		t.Errorf("the server's own error became %v", err)
 	}
-	if state, err := h.State(); state != Connected || err != nil {
+	if state, _, err := h.State(); state != Connected || err != nil {
 		t.Errorf("a server that answers is %v, %v", state, err)
 	}
 }
@@ -364,7 +362,7 @@ func TestUselessServersAreExplained(t *testing.T) {
 		if !problem.Is(err, tt.code) || !strings.Contains(e.Why, tt.why) || strings.Contains(e.Detail+e.Why, "secret") {
 			t.Errorf("%s: got %v, why %q", tt.url, err, e.Why)
 		}
-		if state, _ := h.State(); state != Down {
+		if state, _, _ := h.State(); state != Down {
 			t.Errorf("%s is %v", tt.url, state)
 		}
 	}
@@ -381,12 +379,12 @@ func TestUnreachableServerComesUp(t *testing.T) {
 		return !up.Load()
 	}
 	h := connect(t, r.URL)
-	if _, err := h.Call(t.Context(), "ping", nil, nil); !problem.Is(err, unavailable) {
+	if _, err := h.Call(t.Context(), nobody, "ping", nil, nil); !problem.Is(err, unavailable) {
 		t.Errorf("got %v", err)
 	}
 	up.Store(true)
 	eventually(t, "it is connected without being called", func() bool {
-		state, _ := h.State()
+		state, _, _ := h.State()
 		return state == Connected
 	})
 }
@@ -404,7 +402,7 @@ func TestHTTPCancellation(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
-	_, err := h.Call(ctx, "tools/call", json.RawMessage(someCall), nil)
+	_, err := h.Call(ctx, nobody, "tools/call", json.RawMessage(someCall), nil)
 	if !problem.Is(err, cancelled) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
@@ -426,7 +424,7 @@ func TestCloseEndsCallsInFlight(t *testing.T) {
 	h := connect(t, r.URL)
 	ended := make(chan error)
 	go func() {
-		_, err := h.Call(t.Context(), "tools/call", json.RawMessage(someCall), nil)
+		_, err := h.Call(t.Context(), nobody, "tools/call", json.RawMessage(someCall), nil)
 		ended <- err
 	}()
 	<-arrived
@@ -434,7 +432,7 @@ func TestCloseEndsCallsInFlight(t *testing.T) {
 	if err := <-ended; !problem.Is(err, unavailable) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := h.Call(t.Context(), "ping", nil, nil); !problem.Is(err, unavailable) {
+	if _, err := h.Call(t.Context(), nobody, "ping", nil, nil); !problem.Is(err, unavailable) {
 		t.Errorf("a call after Close gave %v", err)
 	}
 }
@@ -478,7 +476,7 @@ func BenchmarkHTTP(b *testing.B) {
 		b.SetParallelism(8)
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				if _, err := h.Call(b.Context(), "tools/call", params, nil); err != nil {
+				if _, err := h.Call(b.Context(), nobody, "tools/call", params, nil); err != nil {
 					b.Error(err)
 					return
 				}

@@ -55,7 +55,7 @@ func fetch(ctx context.Context, name string, conn Conn) (tools []mcp.ToolDefinit
 
 func fetchPage(ctx context.Context, name string, conn Conn, params json.RawMessage) (mcp.ToolList, error) {
 	var page mcp.ToolList
-	result, err := conn.Call(ctx, "tools/list", params, nil)
+	result, err := conn.Call(ctx, tool.Session{}, "tools/list", params, nil)
 	if refusal, ok := errors.AsType[*mcp.Error](err); ok {
 		if refusal.Code == mcp.MethodNotFound { // a server without tools
 			return page, nil
@@ -115,10 +115,6 @@ func (srv *server) forward(name string) func(context.Context, tool.Request) (jso
 				return nil, err
 			}
 		}
-		var notify Notify
-		if r.Peer != nil {
-			notify = r.Peer.Notify
-		}
-		return srv.conn.Call(ctx, "tools/call", params, notify)
+		return srv.call(ctx, r, "tools/call", params)
 	}
 }

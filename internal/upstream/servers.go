@@ -150,7 +150,7 @@ func (s *Servers) revive(r record) *server {
 	var err error
 	if srv.spec, err = r.spec(s.Box); err != nil {
 		s.Log.Error("server not started", "server", r.name, "err", err)
-		srv.conn = broken{unavailable.New("%q cannot be started", r.name).WithWhy("its environment does not open with this master key").
+		srv.conn = broken{since: time.Now(), err: unavailable.New("%q cannot be started", r.name).WithWhy("its environment does not open with this master key").
 			WithFix("remove the server and add it again").Because(err)}
 		return srv
 	}
@@ -165,7 +165,7 @@ func (s *Servers) self() mcp.Implementation {
 // serve publishes a server's tools. If another tool has one of the names, the
 // server is served without tools. The caller holds s.mu.
 func (s *Servers) serve(srv *server) {
-	if err := s.Registry.Publish(srv.spec.Name, srv.published()); err != nil {
+	if err := s.Registry.PublishServer(srv.offer(), srv.published()); err != nil {
 		s.Log.Error("tools not published", "server", srv.spec.Name, "err", err)
 	}
 	s.hold(srv)

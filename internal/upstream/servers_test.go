@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
@@ -128,7 +129,10 @@ func TestAddOverHTTP(t *testing.T) {
 		t.Errorf("%+v", out)
 	}
 	list, err := use[listOut](t, s, "list_servers", listIn{})
-	want := listServer{Name: "far", Kind: "http", Address: r.URL + "/mcp?…", State: Connected, Tools: 4}
+	want := listServer{Name: "far", Kind: "http", Address: r.URL + "/mcp?…", State: Connected, Tools: 4, Since: list.Servers[0].Since}
+	if since, err := time.Parse(time.RFC3339, want.Since); err != nil || time.Since(since).Abs() > time.Minute {
+		t.Errorf("connected since %q", want.Since)
+	}
 	if err != nil || !slices.Equal(list.Servers, []listServer{want}) {
 		t.Errorf("%+v, %v", list, err)
 	}
@@ -157,10 +161,24 @@ func TestForward(t *testing.T) {
 	}
 }
 
-type peer struct{ notes []string }
+// nobody is the session of a caller without one.
+var nobody tool.Session
+
+// peer is a caller that keeps what it hears and answers as told.
+type peer struct {
+	notes  []string
+	answer func(method string, params json.RawMessage) (json.RawMessage, error)
+}
 
 func (p *peer) Notify(method string, params json.RawMessage) {
-	p.notes = append(p.notes, method+" "+string(mcp.Field(params, "progressToken")))
+	p.notes = append(p.notes, method+string(params))
+}
+
+func (p *peer) Ask(_ context.Context, method string, params json.RawMessage) (json.RawMessage, error) {
+	if p.answer == nil {
+		return nil, &mcp.Error{Code: mcp.MethodNotFound, Message: "not here"}
+	}
+	return p.answer(method, params)
 }
 
 func TestProgressReachesThePeer(t *testing.T) {
@@ -171,7 +189,7 @@ func TestProgressReachesThePeer(t *testing.T) {
 	_, err := srv.forward("progress")(t.Context(), tool.Request{
 		Principal: admin, Params: json.RawMessage(`{"name":"fix_progress","_meta":{"progressToken":"mine"}}`), Peer: &p,
 	})
-	if err != nil || len(p.notes) != 3 || p.notes[2] != `notifications/progress "mine"` {
+	if err != nil || len(p.notes) != 3 || !strings.Contains(p.notes[2], `"progressToken":"mine"`) {
 		t.Errorf("%q, %v", p.notes, err)
 	}
 }
@@ -413,19 +431,19 @@ func TestRunEndsWithEverythingClosed(t *testing.T) {
 }
 
 func TestEndlessToolListIsRefused(t *testing.T) {
-	c := fake(func(string, json.RawMessage) (json.RawMessage, error) {
+	c := fake{answer: func(string, json.RawMessage) (json.RawMessage, error) {
 		return json.RawMessage(`{"tools":[],"nextCursor":"again"}`), nil
-	})
+	}}
 	if _, _, err := fetch(t.Context(), "fix", c); !problem.Is(err, garbage) {
 		t.Errorf("got %v", err)
 	}
 	for _, bad := range []string{`[]`, `{"tools":{}}`, `{"tools":[1],"nextCursor":5}`} {
-		c := fake(func(string, json.RawMessage) (json.RawMessage, error) { return json.RawMessage(bad), nil })
+		c := fake{answer: func(string, json.RawMessage) (json.RawMessage, error) { return json.RawMessage(bad), nil }}
 		if _, _, err := fetch(t.Context(), "fix", c); !problem.Is(err, garbage) {
 			t.Errorf("%s: got %v", bad, err)
 		}
 	}
-	c = func(string, json.RawMessage) (json.RawMessage, error) {
+	c.answer = func(string, json.RawMessage) (json.RawMessage, error) {
 		return nil, &mcp.Error{Code: mcp.MethodNotFound}
 	}
 	if tools, _, err := fetch(t.Context(), "fix", c); err != nil || len(tools) != 0 {
@@ -434,15 +452,11 @@ func TestEndlessToolListIsRefused(t *testing.T) {
 }
 
 // fake is a connection that answers as told.
-type fake func(method string, params json.RawMessage) (json.RawMessage, error)
-
-func (f fake) Connect(context.Context) (mcp.InitializeResult, error) {
-	return mcp.InitializeResult{}, nil
+type fake struct {
+	broken
+	answer func(method string, params json.RawMessage) (json.RawMessage, error)
 }
 
-func (f fake) Call(_ context.Context, method string, params json.RawMessage, _ Notify) (json.RawMessage, error) {
-	return f(method, params)
+func (f fake) Call(_ context.Context, _ tool.Session, method string, params json.RawMessage, _ tool.Peer) (json.RawMessage, error) {
+	return f.answer(method, params)
 }
-func (f fake) State() (State, error) { return Connected, nil }
-func (f fake) Said(int) string       { return "" }
-func (f fake) Close()                {}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
 // stdio is the connection to a server that is a child of ours. The child is
@@ -25,14 +26,24 @@ type stdio struct {
 	hello time.Duration // until a new child has shaken hands; package runners download first
 	grace time.Duration // between asking a child to end and insisting
 
+	wishes wishes
+	ears   ears
+
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the last child is gone
 
 	mu      sync.Mutex
 	current *child
 	err     error         // why there is none; nil while one is starting
-	changed chan struct{} // closed at the next change of the two
+	again   bool          // it served well and is being started again, which is worth waiting for
+	changed chan struct{} // closed at the next change of these
+	since   time.Time     // when they became what they are
+	known   *mcp.InitializeResult
 }
+
+// settled is how long a child must have served for callers to wait for the next
+// one. Who ends sooner may do so every time.
+const settled = time.Second
 
 func openStdio(spec Spec, self mcp.Implementation, log *slog.Logger) *stdio {
 	s := &stdio{spec: spec, self: self, log: log, hello: time.Minute, grace: 2 * time.Second}
@@ -65,36 +76,47 @@ func (s *stdio) Said(lines int) string { return s.said.last(lines) }
 func (s *stdio) live(ctx context.Context) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	s.set(nil, nil)
-	err := s.attend(ctx)
-	s.set(nil, err)
+	s.set(nil, nil, false)
+	began := time.Now()
+	served, err := s.attend(ctx)
+	s.set(nil, err, served && time.Since(began) > settled && ctx.Err() == nil)
 	if ctx.Err() == nil {
 		s.log.Warn("server ended", "server", s.spec.Name, "err", err)
 	}
 }
 
-// attend starts a child, offers it to callers, and returns why it is gone.
-func (s *stdio) attend(ctx context.Context) error {
-	c, err := start(s.spec, &s.said)
+// attend starts a child, offers it to callers, and returns whether it served and
+// why it is gone.
+func (s *stdio) attend(ctx context.Context) (served bool, err error) {
+	c, err := start(s.spec, &s.said, func(m mcp.Message) { s.ears.hear(m, &s.wishes) })
 	if err != nil {
-		return s.notStarted(err)
+		return false, s.notStarted(err)
 	}
 	err = s.greet(ctx, c)
 	if err == nil {
-		s.set(c, nil)
+		s.set(c, nil, false)
 		select {
 		case <-ctx.Done():
 		case <-c.gone:
 		}
 	}
 	c.stop(s.grace)
-	return s.reason(c, err)
+	return err == nil, s.reason(c, err)
 }
 
+// greet shakes hands and asks again for what callers asked of the child before.
 func (s *stdio) greet(ctx context.Context, c *child) error {
 	ctx, cancel := context.WithTimeout(ctx, s.hello)
 	defer cancel()
-	return c.handshake(ctx, s.self)
+	if err := c.handshake(ctx, s.self); err != nil {
+		return err
+	}
+	for _, m := range s.wishes.again() {
+		if _, err := c.call(ctx, m.Method, m.Params, nil); problem.Is(err, unavailable) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *stdio) notStarted(err error) error {
@@ -123,10 +145,16 @@ func (s *stdio) reason(c *child, err error) error {
 	return unreachable.New("%q does not answer", s.spec.Name).WithWhy("nothing in %v", s.hello).Because(err)
 }
 
-func (s *stdio) set(c *child, err error) {
+func (s *stdio) set(c *child, err error, again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.current, s.err = c, err
+	if c != nil {
+		s.known = &c.info
+	}
+	if (c == nil) != (s.current == nil) || (err == nil) != (s.err == nil) || s.since.IsZero() {
+		s.since = time.Now()
+	}
+	s.current, s.err, s.again = c, err, again
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -135,9 +163,9 @@ func (s *stdio) set(c *child, err error) {
 func (s *stdio) child(ctx context.Context) (*child, error) {
 	for {
 		s.mu.Lock()
-		c, err, changed := s.current, s.err, s.changed
+		c, err, again, changed := s.current, s.err, s.again, s.changed
 		s.mu.Unlock()
-		if c != nil || err != nil {
+		if c != nil || err != nil && !again {
 			return c, err
 		}
 		select {
@@ -157,24 +185,89 @@ func (s *stdio) Connect(ctx context.Context) (mcp.InitializeResult, error) {
 	return c.info, nil
 }
 
-// Call uses the running child. One that has ended is not waited for.
-func (s *stdio) Call(ctx context.Context, method string, params json.RawMessage, notify Notify) (json.RawMessage, error) {
+// Known is what the last child said.
+func (s *stdio) Known(ctx context.Context) (mcp.InitializeResult, bool) {
+	s.mu.Lock()
+	known := s.known
+	s.mu.Unlock()
+	if known != nil {
+		return *known, true
+	}
+	said, err := s.Connect(ctx)
+	return said, err == nil
+}
+
+// Call uses the running child. One that has ended is not waited for, unless it
+// served well and is only being started again.
+func (s *stdio) Call(ctx context.Context, sess tool.Session, method string, params json.RawMessage, peer tool.Peer) (json.RawMessage, error) {
+	asked, needless, err := s.wishes.add(sess.Key, method, params)
+	if err != nil {
+		return nil, err
+	}
+	if needless {
+		return json.RawMessage("{}"), nil
+	}
 	c, err := s.child(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return c.call(ctx, method, params, notify)
+	if peer != nil {
+		peer = choosy{peer, sess.Key, &s.wishes}
+	}
+	result, err := c.call(ctx, method, asked, peer)
+	if err != nil && method == subscribe {
+		s.wishes.unwatch(sess.Key, mcp.Text(params, "uri"))
+	}
+	return result, err
 }
 
+// choosy is a caller that hears what its session wants.
+type choosy struct {
+	tool.Peer
+	key    string
+	wishes *wishes
+}
+
+// Notify passes on what is wanted.
+func (c choosy) Notify(method string, params json.RawMessage) {
+	if c.wishes.wants(c.key, mcp.Message{Method: method, Params: params}) {
+		c.Peer.Notify(method, params)
+	}
+}
+
+// Open opens nothing: callers share the child.
+func (s *stdio) Open(ctx context.Context, _ tool.Session) (string, mcp.InitializeResult, error) {
+	said, err := s.Connect(ctx)
+	return "", said, err
+}
+
+// End takes back what the caller asked for.
+func (s *stdio) End(ctx context.Context, sess tool.Session) {
+	for _, m := range s.wishes.forget(sess.Key) {
+		if c, err := s.child(ctx); err == nil {
+			_, _ = c.call(ctx, m.Method, m.Params, nil) // what comes all the same is not passed on
+		}
+	}
+}
+
+// Listen gives the peer what the child says outside of calls.
+func (s *stdio) Listen(ctx context.Context, sess tool.Session, peer tool.Peer) {
+	defer s.ears.add(sess.Key, peer)()
+	<-ctx.Done()
+}
+
+// Tell reaches nobody: no session is the caller's own.
+func (s *stdio) Tell(context.Context, tool.Session, mcp.Message) {}
+
 // State is that of the child.
-func (s *stdio) State() (State, error) {
+func (s *stdio) State() (State, time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.current != nil:
-		return Connected, nil
+		return Connected, s.since, nil
 	case s.err != nil:
-		return Down, s.err
+		return Down, s.since, s.err
 	}
-	return Starting, nil
+	return Starting, s.since, nil
 }

@@ -31,7 +31,7 @@ func startStdio(t testing.TB, spec Spec) *stdio {
 
 func callTool(t testing.TB, c Conn, name string) json.RawMessage {
 	t.Helper()
-	result, err := c.Call(t.Context(), "tools/call", json.RawMessage(`{"name":"`+name+`"}`), nil)
+	result, err := c.Call(t.Context(), nobody, "tools/call", json.RawMessage(`{"name":"`+name+`"}`), nil)
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
@@ -63,16 +63,16 @@ func TestParamsPassAsTheyAre(t *testing.T) {
 		t.Fatalf("%+v, %v", info, err)
 	}
 	const params = `{ "name":"any", "b":1.50, "a":{"\u0041":null}, "_meta":{"traceparent":"00"} }`
-	result, err := s.Call(t.Context(), "tools/call", json.RawMessage(params), nil)
+	result, err := s.Call(t.Context(), nobody, "tools/call", json.RawMessage(params), nil)
 	if err != nil || string(mcp.Field(result, "params")) != params {
 		t.Errorf("arrived as %s, %v", result, err)
 	}
 	pretty := "{\n  \"name\": \"any\"\r\n}"
-	result, err = s.Call(t.Context(), "tools/call", json.RawMessage(pretty), nil)
+	result, err = s.Call(t.Context(), nobody, "tools/call", json.RawMessage(pretty), nil)
 	if err != nil || mcp.Text(result, "params", "name") != "any" {
 		t.Errorf("parameters on several lines arrived as %s, %v", result, err)
 	}
-	if state, err := s.State(); state != Connected || err != nil {
+	if state, _, err := s.State(); state != Connected || err != nil {
 		t.Errorf("state %v, %v", state, err)
 	}
 }
@@ -83,7 +83,7 @@ func TestManyCallersShareOneChild(t *testing.T) {
 	for i := range 40 {
 		wg.Go(func() {
 			params := fmt.Sprintf(`{"name":"any","n":%d}`, i)
-			result, err := s.Call(t.Context(), "tools/call", json.RawMessage(params), nil)
+			result, err := s.Call(t.Context(), nobody, "tools/call", json.RawMessage(params), nil)
 			if err != nil || string(mcp.Field(result, "params")) != params {
 				t.Errorf("call %d: %s, %v", i, result, err)
 			}
@@ -116,7 +116,7 @@ func TestChildSeesOnlyItsEnvironment(t *testing.T) {
 
 func TestServerErrorIsUntouched(t *testing.T) {
 	s := startStdio(t, fixtureSpec(t, "good"))
-	_, err := s.Call(t.Context(), "tools/call", json.RawMessage(`{"name":"fail"}`), nil)
+	_, err := s.Call(t.Context(), nobody, "tools/call", json.RawMessage(`{"name":"fail"}`), nil)
 	e, ok := errors.AsType[*mcp.Error](err)
 	if !ok || e.Code != -32099 || e.Message != "no" || string(e.Data) != `{"a":1.0}` {
 		t.Errorf("got %v", err)
@@ -131,20 +131,19 @@ func TestProgressFindsItsCaller(t *testing.T) {
 	tokens := make([]string, 2)
 	for i := range 2 {
 		wg.Go(func() {
-			var notes []string
-			result, err := s.Call(t.Context(), "tools/call", json.RawMessage(`{"name":"progress","_meta":{"progressToken":"same"}}`),
-				func(method string, params json.RawMessage) { notes = append(notes, method+string(params)) })
+			var p peer
+			result, err := s.Call(t.Context(), nobody, "tools/call", json.RawMessage(`{"name":"progress","_meta":{"progressToken":"same"}}`), &p)
 			if err != nil {
 				t.Error(err)
 			}
 			tokens[i] = said(result)
-			for n, note := range notes {
+			for n, note := range p.notes {
 				if want := fmt.Sprintf(`notifications/progress{"progress":%d,"progressToken":"same","x":[1.0]}`, n); note != want {
 					t.Errorf("got  %s\nwant %s", note, want)
 				}
 			}
-			if len(notes) != 3 {
-				t.Errorf("%d notes", len(notes))
+			if len(p.notes) != 3 {
+				t.Errorf("%d notes", len(p.notes))
 			}
 		})
 	}
@@ -168,7 +167,7 @@ func TestCancellationReachesTheServer(t *testing.T) {
 	callTool(t, s, "pid")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
-	_, err := s.Call(ctx, "tools/call", json.RawMessage(`{"name":"hang"}`), nil)
+	_, err := s.Call(ctx, nobody, "tools/call", json.RawMessage(`{"name":"hang"}`), nil)
 	if !problem.Is(err, cancelled) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
@@ -181,7 +180,7 @@ func TestDeathEndsCallsInFlightAndTheChildComesBack(t *testing.T) {
 	first := said(callTool(t, s, "pid"))
 	waiting := make(chan error)
 	go func() {
-		_, err := s.Call(t.Context(), "tools/call", json.RawMessage(`{"name":"hang"}`), nil)
+		_, err := s.Call(t.Context(), nobody, "tools/call", json.RawMessage(`{"name":"hang"}`), nil)
 		waiting <- err
 	}()
 	eventually(t, "the call is in flight", func() bool {
@@ -192,14 +191,14 @@ func TestDeathEndsCallsInFlightAndTheChildComesBack(t *testing.T) {
 		defer c.mu.Unlock()
 		return len(c.waiting) > 0
 	})
-	_, err := s.Call(t.Context(), "tools/call", json.RawMessage(`{"name":"crash"}`), nil)
+	_, err := s.Call(t.Context(), nobody, "tools/call", json.RawMessage(`{"name":"crash"}`), nil)
 	for _, err := range []error{err, <-waiting} {
 		if !problem.Is(err, unavailable) || problem.From(err).Kind != problem.Unavailable {
 			t.Errorf("got %v", err)
 		}
 	}
 	eventually(t, "another child is there", func() bool {
-		result, err := s.Call(t.Context(), "tools/call", json.RawMessage(`{"name":"pid"}`), nil)
+		result, err := s.Call(t.Context(), nobody, "tools/call", json.RawMessage(`{"name":"pid"}`), nil)
 		return err == nil && said(result) != first
 	})
 }
@@ -220,7 +219,7 @@ func TestBadAnswerFailsItsCall(t *testing.T) {
 	s := startStdio(t, fixtureSpec(t, "good"))
 	first := said(callTool(t, s, "pid"))
 	for _, name := range []string{"duplicate", "huge", "hugefront"} {
-		_, err := s.Call(t.Context(), "tools/call", json.RawMessage(`{"name":"`+name+`"}`), nil)
+		_, err := s.Call(t.Context(), nobody, "tools/call", json.RawMessage(`{"name":"`+name+`"}`), nil)
 		if !problem.Is(err, garbage) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -262,7 +261,7 @@ func TestUselessChildrenAreExplained(t *testing.T) {
 		if !problem.Is(err, unreachable) || !strings.Contains(problem.From(err).Detail, command) {
 			t.Errorf("%s: %v", command, err)
 		}
-		if state, err := s.State(); state == Connected || state == Down && err == nil {
+		if state, _, err := s.State(); state == Connected || state == Down && err == nil {
 			t.Errorf("%s: state %v, %v", command, state, err)
 		}
 	}
@@ -282,7 +281,7 @@ func TestNothingOutlivesClose(t *testing.T) {
 			t.Errorf("%s: the child lives", manner)
 		}
 		eventually(t, "the grandchild is gone", func() bool { return !alive(grandchild) })
-		if _, err := s.Call(t.Context(), "ping", nil, nil); !problem.Is(err, unavailable) {
+		if _, err := s.Call(t.Context(), nobody, "ping", nil, nil); !problem.Is(err, unavailable) {
 			t.Errorf("a call after Close gave %v", err)
 		}
 	}
@@ -370,7 +369,7 @@ func BenchmarkStdio(b *testing.B) {
 	callTool(b, s, "any")
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.Call(b.Context(), "tools/call", params, nil); err != nil {
+		if _, err := s.Call(b.Context(), nobody, "tools/call", params, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
 var (
@@ -60,13 +61,27 @@ type Conn interface {
 	// or the problem that keeps it from doing so.
 	Connect(ctx context.Context) (mcp.InitializeResult, error)
 	// Call makes one request and waits for its result. params is a JSON object or
-	// nil. Notifications that belong to the call go to notify, in order and before
-	// Call returns; notify may be nil. An error of the server itself is an
-	// *mcp.Error as it was sent; everything else is a problem. When ctx ends, the
-	// server is told and Call returns.
-	Call(ctx context.Context, method string, params json.RawMessage, notify Notify) (json.RawMessage, error)
-	// State is what is known without asking: err says why the server is Down.
-	State() (state State, err error)
+	// nil. Notifications that belong to the call go to the peer, in order and before
+	// Call returns, and so does what the server asks meanwhile; peer may be nil. An
+	// error of the server itself is an *mcp.Error as it was sent; everything else is a
+	// problem. When ctx ends, the server is told and Call returns.
+	Call(ctx context.Context, s tool.Session, method string, params json.RawMessage, peer tool.Peer) (json.RawMessage, error)
+	// Known is what the server said of itself in its last handshake. It waits for the
+	// first one, if that has not been tried, at most until ctx ends.
+	Known(ctx context.Context) (mcp.InitializeResult, bool)
+	// Open opens a session of the caller's own where the server has sessions, and
+	// returns what makes another node, or this one later, find it again; "" where
+	// callers share one.
+	Open(ctx context.Context, s tool.Session) (upstream string, said mcp.InitializeResult, err error)
+	// End ends the session, and what the caller asked for in a shared one.
+	End(ctx context.Context, s tool.Session)
+	// Listen gives the peer what the server says outside of calls, until ctx ends.
+	Listen(ctx context.Context, s tool.Session, peer tool.Peer)
+	// Tell passes a notification on in a session of the caller's own.
+	Tell(ctx context.Context, s tool.Session, m mcp.Message)
+	// State is what is known without asking: since when it is so, and err says why
+	// the server is Down.
+	State() (state State, since time.Time, err error)
 	// Said are the last lines that the server printed besides the protocol, for
 	// the operator only: they may hold secrets.
 	Said(lines int) string
@@ -74,9 +89,6 @@ type Conn interface {
 	// nothing of the connection is left.
 	Close()
 }
-
-// Notify takes a notification of a running call.
-type Notify = func(method string, params json.RawMessage)
 
 // State is how a server does.
 type State string
@@ -112,11 +124,11 @@ func open(spec Spec, self mcp.Implementation, log *slog.Logger) Conn {
 var revisions = append(slices.Clone(mcp.Legacy), "2024-11-05")
 
 // shakeHands opens a session by way of call and judges the answer (MCP 2025-11-25
-// lifecycle, "Initialization").
-func shakeHands(name string, self mcp.Implementation, call func(params json.RawMessage) (json.RawMessage, error)) (mcp.InitializeResult, error) {
+// lifecycle, "Initialization"). offers are the capabilities it declares.
+func shakeHands(name string, self mcp.Implementation, offers json.RawMessage, call func(params json.RawMessage) (json.RawMessage, error)) (mcp.InitializeResult, error) {
 	var said mcp.InitializeResult
 	params, err := json.Marshal(mcp.InitializeParams{
-		ProtocolVersion: mcp.Latest, Capabilities: json.RawMessage("{}"), ClientInfo: self,
+		ProtocolVersion: mcp.Latest, Capabilities: offers, ClientInfo: self,
 	})
 	if err != nil {
 		return said, err
@@ -168,15 +180,6 @@ func keep(ctx context.Context, run func(context.Context)) {
 		}
 		pause = min(2*pause, longestPause)
 	}
-}
-
-// answerTo answers what a server asks of us: we declare no capability, so
-// it may ask for nothing but a sign of life.
-func answerTo(m mcp.Message) mcp.Message {
-	if m.Method == "ping" {
-		return mcp.Message{ID: m.ID, Result: json.RawMessage("{}")}
-	}
-	return mcp.Message{ID: m.ID, Error: &mcp.Error{Code: mcp.MethodNotFound, Message: "the client does not offer " + m.Method}}
 }
 
 func tooLarge(name string) error {
