@@ -195,7 +195,7 @@ func TestNodeCutOffFromTheDatabaseRefuses(t *testing.T) {
 		worst, began := delays(), time.Now()
 		way.cut()
 		var refused time.Duration
-		for time.Since(began) < size(5*time.Second, 20*time.Second) {
+		for time.Since(began) < size(4*time.Second, 20*time.Second) {
 			asked := time.Now()
 			switch a := list(p.b); {
 			case a.status == http.StatusServiceUnavailable && refused == 0:

@@ -187,7 +187,11 @@ func (s *server) run(args ...string) []byte {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, gatehouse, append(args, "--data-dir", s.Dir)...)
+	end := len(args)
+	if i := slices.Index(args, "--"); i >= 0 {
+		end = i
+	}
+	cmd := exec.CommandContext(ctx, gatehouse, slices.Insert(slices.Clone(args), end, "--data-dir", s.Dir)...)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.Env = &out, &said, environment()
 	if err := cmd.Run(); err != nil {
