@@ -151,7 +151,7 @@ func (h *house) prepare(ctx context.Context) error {
 		return err
 	}
 	var control []tool.Tool
-	for _, tools := range [][]tool.Tool{h.audit.Tools(), h.servers.Tools()} {
+	for _, tools := range [][]tool.Tool{h.audit.Tools(), h.tokens.Tools(), h.servers.Tools()} {
 		control = append(control, tools...)
 	}
 	if err := h.registry.Publish(tool.Control, control); err != nil {
