@@ -2,22 +2,45 @@
 // it: one over stdio, one over Streamable HTTP.
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
-import { mkdtempSync, mkdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { after, before, test } from 'node:test'
 import { promisify } from 'node:util'
+import { Person } from './person.js'
 
 const here = import.meta.dirname
-const everything = path.join(here, 'node_modules/@modelcontextprotocol/server-everything/dist/index.js')
+const everything = packaged('@modelcontextprotocol/server-everything/dist/index.js')
+
+// inHouse makes the tests of a file, which share a house: in development mode,
+// or with a person who sets it up and signs in. A failure shows what the server
+// said. Some programs of others need Node 24, which npm test brings along.
+export function inHouse({ dev }) {
+  let house
+  before(async () => {
+    assert.ok(parseInt(process.versions.node) >= 24, `run npm test: these clients need Node.js 24, this is ${process.version}`)
+    house = await startHouse(dev)
+  }, { timeout: 120_000 })
+  after(() => house?.stop())
+  return (name, fn) => test(name, { timeout: 180_000 }, async t => {
+    try {
+      await fn(house, t)
+    } catch (err) {
+      err.message += house.tail()
+      throw err
+    }
+  })
+}
 
 // startHouse answers once both servers are added and pinned.
-export async function startHouse() {
+async function startHouse(dev) {
   const tmp = mkdtempSync(path.join(tmpdir(), 'gatehouse-interop-'))
   const house = new House(tmp, await freePort())
   try {
-    await house.start()
+    await house.start(dev)
+    if (!dev) await house.person.setUp()
   } catch (err) {
     err.message += house.tail()
     await house.stop()
@@ -29,6 +52,8 @@ export async function startHouse() {
 class House {
   log = ''
   seen = [] // what arrived at the HTTP upstream: { headers, message }
+  person = new Person(this)
+  #bin
   #children = []
   #recorder
 
@@ -38,9 +63,10 @@ class House {
     this.data = path.join(tmp, 'data')
   }
 
-  async start() {
-    const bin = process.env.GATEHOUSE_BIN ?? (await build(this.tmp))
-    const server = this.spawn('gatehouse', bin, ['serve', '--dev', '--listen', new URL(this.url).host, '--data-dir', this.data])
+  async start(dev) {
+    await this.person.listen()
+    this.#bin = process.env.GATEHOUSE_BIN ?? (await build(this.tmp))
+    const server = this.spawn('gatehouse', this.#bin, ['serve', ...(dev ? ['--dev'] : []), '--listen', new URL(this.url).host, '--data-dir', this.data])
     await ready(`${this.url}/.well-known/oauth-authorization-server`, server)
 
     const port = await freePort()
@@ -48,9 +74,37 @@ class House {
     await ready(`http://127.0.0.1:${port}/mcp`, upstream, 400)
     const recorded = await this.record(port)
 
-    const add = (...args) => promisify(execFile)(bin, ['add', ...args], { cwd: here, env: this.env() })
-    await add('everything', '--data-dir', this.data, '--', 'npx', '-y', '@modelcontextprotocol/server-everything')
-    await add('everything-http', '--data-dir', this.data, recorded)
+    await this.command('add', 'everything', '--data-dir', this.data, '--', 'npx', '-y', '@modelcontextprotocol/server-everything')
+    await this.command('add', 'everything-http', '--data-dir', this.data, recorded)
+  }
+
+  // command runs a gatehouse command beside the server and answers with what it printed.
+  async command(...args) {
+    return (await promisify(execFile)(this.#bin, args, { cwd: here, env: this.env() })).stdout
+  }
+
+  // recorded demands that the log has the person's yes to an app, its tokens, and
+  // its calls of a tool: each in that order, allowed, and nothing else.
+  async recorded(client, ...calls) {
+    const lines = (await this.command('audit', 'tail', '--data-dir', this.data, '--since-seq', '0', '-o', 'json')).trim().split('\n')
+    const events = lines.map(line => JSON.parse(line)).filter(e => e.client === client)
+    assert.deepEqual(events.map(e => [e.action, e.outcome, ...(e.action === 'tool.call' ? [e.target] : [])].join(' ')),
+      ['consent allowed', 'token.issue allowed', ...calls.map(name => `tool.call allowed ${name}`)])
+  }
+
+  // untold demands that the server behind was called, and never saw a bearer.
+  untold() {
+    assert.ok(this.seen.length > 0)
+    for (const { headers } of this.seen) assert.equal(headers.authorization, undefined)
+  }
+
+  // printed is the first text like this in the log, for which it waits.
+  async printed(like) {
+    for (const end = Date.now() + 20_000; Date.now() < end; await new Promise(r => setTimeout(r, 20))) {
+      const [, text] = like.exec(this.log) ?? []
+      if (text) return text
+    }
+    assert.fail(`${like} was not printed`)
   }
 
   // env is what a program of a new user would see, and no more.
@@ -58,6 +112,17 @@ class House {
     const home = path.join(this.tmp, 'home')
     mkdirSync(home, { recursive: true })
     return { PATH: process.env.PATH, HOME: home, LANG: 'C.UTF-8', ...more }
+  }
+
+  // newcomer is the environment of somebody who never ran anything: an empty home,
+  // and a browser that is the person's.
+  newcomer(more = {}) {
+    const home = mkdtempSync(path.join(this.tmp, 'newcomer-'))
+    const bin = path.join(home, 'bin')
+    mkdirSync(bin)
+    const browser = path.join(bin, 'xdg-open')
+    writeFileSync(browser, `#!/bin/sh\nexec curl -sS --noproxy '*' --data-raw "$1" ${this.person.door}\n`, { mode: 0o755 })
+    return this.env({ HOME: home, PATH: `${bin}:${process.env.PATH}`, BROWSER: browser, ...more })
   }
 
   spawn(name, command, args, env) {
@@ -103,6 +168,7 @@ class House {
       await gone
       clearTimeout(timer)
     }
+    this.person.close()
     this.#recorder?.closeAllConnections()
     this.#recorder?.close()
     rmSync(this.tmp, { recursive: true, force: true })
@@ -134,9 +200,27 @@ async function freePort() {
   return port
 }
 
-// The three ways to the same tools, and what they are called there.
+// run runs a client's program to its end, in the home of its environment, and
+// answers with what it printed. A failure says all that it said.
+export async function run(command, args, env) {
+  const running = promisify(execFile)(command, args, { cwd: env.HOME, env, timeout: 150_000 })
+  running.child.stdin.end()
+  try {
+    return (await running).stdout
+  } catch (err) {
+    err.message += `\n--- it said:\n${err.stdout}\n${err.stderr}`
+    throw err
+  }
+}
+
+// packaged is a file of an installed package.
+export function packaged(file) {
+  return path.join(here, 'node_modules', file)
+}
+
+// The three ways to the same tools, and what they are called there and in the log.
 export const ways = [
-  { path: '/mcp', prefix: 'everything_', scope: 'mcp:tools' },
-  { path: '/s/everything/mcp', prefix: '', scope: 'everything:read everything:write' },
-  { path: '/s/everything-http/mcp', prefix: '', scope: 'everything-http:read everything-http:write' },
+  { path: '/mcp', prefix: 'everything_', scope: 'mcp:tools', server: 'everything' },
+  { path: '/s/everything/mcp', prefix: '', scope: 'everything:read everything:write', server: 'everything' },
+  { path: '/s/everything-http/mcp', prefix: '', scope: 'everything-http:read everything-http:write', server: 'everything-http' },
 ]

@@ -4,26 +4,13 @@ import { Client } from '@modelcontextprotocol/sdk/client/index.js'
 import { UnauthorizedError } from '@modelcontextprotocol/sdk/client/auth.js'
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import assert from 'node:assert/strict'
-import { randomUUID } from 'node:crypto'
-import { after, before, test } from 'node:test'
-import { startHouse, ways } from './house.js'
+import { App } from './app.js'
+import { inHouse, ways } from './house.js'
 
-let house
-before(async () => { house = await startHouse() }, { timeout: 120_000 })
-after(() => house?.stop())
-
-// A failure shows what the server said.
-const told = (name, fn) => test(name, { timeout: 60_000 }, async t => {
-  try {
-    await fn(t)
-  } catch (err) {
-    err.message += house.tail()
-    throw err
-  }
-})
+const told = inHouse({ dev: true })
 
 for (const way of ways) {
-  told(`a stranger at ${way.path} gets the challenge, also for GET`, async () => {
+  told(`a stranger at ${way.path} gets the challenge, also for GET`, async house => {
     for (const method of ['GET', 'POST']) {
       const answer = await fetch(house.url + way.path, { method, headers: { accept: 'application/json, text/event-stream', 'content-type': 'application/json' }, body: method === 'POST' ? '{"jsonrpc":"2.0","id":1,"method":"tools/list"}' : undefined })
       const challenge = answer.headers.get('www-authenticate') ?? ''
@@ -34,14 +21,14 @@ for (const way of ways) {
     }
   })
 
-  told(`the SDK client signs in and calls at ${way.path}`, async t => {
-    const { client, person } = await connect(way.path)
+  told(`the SDK client signs in and calls at ${way.path}`, async (house, t) => {
+    const { client, app } = await connect(house, way.path)
     t.after(() => client.close())
-    assert.ok(person.client.client_id, 'it registered')
-    assert.equal(person.tokens().scope, way.scope)
+    assert.ok(app.client.client_id, 'it registered')
+    assert.equal(app.tokens().scope, way.scope)
 
     // Who has a token learns that there is no stream to open; a stranger does not.
-    const stream = await fetch(house.url + way.path, { headers: { authorization: `Bearer ${person.tokens().access_token}`, accept: 'text/event-stream' } })
+    const stream = await fetch(house.url + way.path, { headers: { authorization: `Bearer ${app.tokens().access_token}`, accept: 'text/event-stream' } })
     assert.equal(stream.status, 405)
 
     const { tools } = await client.listTools()
@@ -51,10 +38,11 @@ for (const way of ways) {
 
     const result = await client.callTool({ name: `${way.prefix}echo`, arguments: { message: 'first light' } })
     assert.deepEqual(result.content, [{ type: 'text', text: 'Echo: first light' }])
+    await house.recorded(app.client.client_id, `${way.server}_echo`)
   })
 
-  told(`progress arrives while the call runs at ${way.path}`, async t => {
-    const { client } = await connect(way.path)
+  told(`progress arrives while the call runs at ${way.path}`, async (house, t) => {
+    const { client } = await connect(house, way.path)
     t.after(() => client.close())
     const progress = []
     const begun = Date.now()
@@ -64,8 +52,8 @@ for (const way of ways) {
     assert.ok(progress[0].at < 1000, `the first came after ${progress[0].at} ms, so they were held back`)
   })
 
-  told(`a cancelled call ends at once at ${way.path}, and the session goes on`, async t => {
-    const { client } = await connect(way.path)
+  told(`a cancelled call ends at once at ${way.path}, and the session goes on`, async (house, t) => {
+    const { client } = await connect(house, way.path)
     t.after(() => client.close())
     const stop = new AbortController()
     let late = 0
@@ -84,61 +72,33 @@ for (const way of ways) {
   })
 }
 
-told('a token of one server opens no other', async () => {
-  const { client, person } = await connect('/s/everything/mcp')
+told('a token of one server opens no other', async house => {
+  const { client, app } = await connect(house, '/s/everything/mcp')
   await client.close()
   for (const path of ['/mcp', '/s/everything-http/mcp']) {
-    const answer = await fetch(house.url + path, { method: 'POST', headers: { authorization: `Bearer ${person.tokens().access_token}`, 'content-type': 'application/json', accept: 'application/json, text/event-stream' }, body: '{"jsonrpc":"2.0","id":1,"method":"tools/list"}' })
+    const answer = await fetch(house.url + path, { method: 'POST', headers: { authorization: `Bearer ${app.tokens().access_token}`, 'content-type': 'application/json', accept: 'application/json, text/event-stream' }, body: '{"jsonrpc":"2.0","id":1,"method":"tools/list"}' })
     assert.equal(answer.status, 401, path)
   }
 })
 
-told("a client's token never reaches an upstream", async () => {
-  assert.ok(house.seen.length > 0)
-  for (const { headers } of house.seen) assert.equal(headers.authorization, undefined)
+told('its token never reaches a server behind', house => house.untold())
+
+// With --dev the answer is a redirect straight to the application.
+told('there was no page and no cookie', house => {
+  assert.deepEqual(house.person.shown, [])
+  assert.equal(house.person.cookies.size, 0)
 })
 
 const long = (way, duration, steps) => ({ name: `${way.prefix}trigger-long-running-operation`, arguments: { duration, steps } })
 
 // connect does what an application does: try, be refused, sign in, try again.
-async function connect(path) {
+async function connect(house, path) {
   const url = new URL(path, house.url)
-  const person = new Person()
-  const first = new StreamableHTTPClientTransport(url, { authProvider: person })
+  const app = new App(house.person)
+  const first = new StreamableHTTPClientTransport(url, { authProvider: app })
   await assert.rejects(new Client({ name: 'interop', version: '1' }).connect(first), UnauthorizedError)
-  await first.finishAuth(person.code)
+  await first.finishAuth(app.code)
   const client = new Client({ name: 'interop', version: '1' })
-  await client.connect(new StreamableHTTPClientTransport(url, { authProvider: person }))
-  return { client, person }
-}
-
-// A Person keeps what the application would keep and is the browser as well.
-class Person {
-  redirectUrl = 'http://127.0.0.1:39999/callback'
-  clientMetadata = { client_name: 'Interop', redirect_uris: [this.redirectUrl], token_endpoint_auth_method: 'none', grant_types: ['authorization_code', 'refresh_token'], response_types: ['code'] }
-  #state = randomUUID()
-  #verifier
-  #tokens
-  client
-
-  state() { return this.#state }
-  clientInformation() { return this.client }
-  saveClientInformation(info) { this.client = info }
-  tokens() { return this.#tokens }
-  saveTokens(tokens) { this.#tokens = tokens }
-  saveCodeVerifier(verifier) { this.#verifier = verifier }
-  codeVerifier() { return this.#verifier }
-
-  // With --dev the answer is a redirect straight to the application: no page, no
-  // cookie.
-  async redirectToAuthorization(url) {
-    const answer = await fetch(url, { redirect: 'manual' })
-    assert.equal(answer.status, 303, await answer.text())
-    assert.equal(answer.headers.get('set-cookie'), null)
-    const to = new URL(answer.headers.get('location'))
-    assert.equal(to.origin + to.pathname, this.redirectUrl)
-    assert.equal(to.searchParams.get('state'), this.#state)
-    assert.equal(to.searchParams.get('iss'), house.url)
-    this.code = to.searchParams.get('code')
-  }
+  await client.connect(new StreamableHTTPClientTransport(url, { authProvider: app }))
+  return { client, app }
 }
