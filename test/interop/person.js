@@ -5,7 +5,7 @@ import http from 'node:http'
 
 export class Person {
   visited = [] // addresses that programs opened
-  shown = [] // pages of the house that she saw: "200 /consent"
+  shown = [] // pages of the house that she saw, as '200 /consent/FLOW'
   cookies = new Map()
   #door
 
@@ -49,7 +49,7 @@ export class Person {
   // visit answers with the address at which she leaves the house.
   async visit(address) {
     let page = await this.#go(new URL(address))
-    if (page.path === '/oauth/authorize' && page.text.includes('action="/consent"')) page = await this.#submit(page, { decision: 'allow', started: 'yes' })
+    if (page.text?.includes('action="/consent"')) page = await this.#submit(page, { decision: 'allow', started: 'yes' })
     const [, onward] = /http-equiv="refresh" content="0;url=([^"]+)"/.exec(page.text ?? '') ?? []
     const left = page.left ?? (onward && new URL(unescape(onward)))
     assert.ok(left, `she is stuck at ${page.status} ${page.path}: ${page.text}`)
@@ -76,7 +76,7 @@ export class Person {
       const text = await answer.text()
       const to = answer.headers.get('location')
       if (!to) {
-        this.shown.push(`${answer.status} ${url.pathname}`)
+        this.shown.push(`${answer.status} ${url.pathname.replace(/flow_\w+/, 'FLOW')}`)
         return { status: answer.status, path: url.pathname, text }
       }
       url = new URL(to, url)
