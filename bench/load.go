@@ -29,39 +29,70 @@ type way struct {
 
 func (w *way) url() string { return "http://" + w.host + w.path }
 
-// authorize does what an MCP client does once: register, authorize, redeem. In
-// development mode the authorization answers at once.
-func authorize(ctx context.Context, base, resource, scope string) (string, error) {
-	const callback, verifier = "http://127.0.0.1:1/callback", "bench-bench-bench-bench-bench-bench-bench-bench" // nobody listens there: the code is read from the redirect
+// callback is where nobody listens: the code is read from the redirect.
+const callback, verifier = "http://127.0.0.1:1/callback", "bench-bench-bench-bench-bench-bench-bench-bench"
+
+// An app is an OAuth client of a gatehouse in development mode, where an
+// authorization is answered at once.
+type app struct {
+	base, id, resource, scope string
+	hc                        *http.Client
+}
+
+// tokens are what an app is given.
+type tokens struct {
+	Access  string `json:"access_token"`
+	Refresh string `json:"refresh_token"`
+}
+
+func register(ctx context.Context, w *way, resource, scope string) (*app, error) {
+	a := &app{base: "http://" + w.host, resource: resource, scope: scope, hc: w.hc}
 	var got struct {
 		Client string `json:"client_id"`
-		Token  string `json:"access_token"`
 	}
-	_, body, err := send(ctx, http.DefaultClient, base+"/oauth/register", http.Header{"Content-Type": {"application/json"}},
+	_, body, err := send(ctx, a.hc, a.base+"/oauth/register", http.Header{"Content-Type": {"application/json"}},
 		`{"client_name":"bench","redirect_uris":["`+callback+`"],"token_endpoint_auth_method":"none"}`)
-	if err := errors.Join(err, json.Unmarshal(body, &got)); err != nil {
-		return "", fmt.Errorf("registering: %w: %s", err, body)
+	if err := errors.Join(err, json.Unmarshal(body, &got)); err != nil || got.Client == "" {
+		return nil, errors.Join(fmt.Errorf("registering was answered %s", body), err)
 	}
+	a.id = got.Client
+	return a, nil
+}
+
+// code authorizes.
+func (a *app) code(ctx context.Context) (string, error) {
 	sum := sha256.Sum256([]byte(verifier))
 	form := url.Values{
-		"response_type": {"code"}, "client_id": {got.Client}, "redirect_uri": {callback}, "scope": {scope}, "resource": {resource}, "state": {"s"},
+		"response_type": {"code"}, "client_id": {a.id}, "redirect_uri": {callback}, "scope": {a.scope}, "resource": {a.resource}, "state": {"s"},
 		"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"},
 	}
-	resp, err := http.DefaultTransport.RoundTrip(request(ctx, http.MethodGet, base+"/oauth/authorize?"+form.Encode(), nil))
+	resp, err := a.hc.Transport.RoundTrip(request(ctx, http.MethodGet, a.base+"/oauth/authorize?"+form.Encode(), nil))
 	if err != nil {
 		return "", err
 	}
+	_, read := io.Copy(io.Discard, resp.Body) // or the connection could not be used again
 	to, err := resp.Location()
-	if err := errors.Join(err, resp.Body.Close()); err != nil || to.Query().Get("code") == "" {
+	if err := errors.Join(err, read, resp.Body.Close()); err != nil || to.Query().Get("code") == "" {
 		return "", errors.Join(fmt.Errorf("authorizing was answered %s to %q, without a code", resp.Status, resp.Header.Get("Location")), err)
 	}
-	form = url.Values{"grant_type": {"authorization_code"}, "code": {to.Query().Get("code")}, "client_id": {got.Client},
-		"redirect_uri": {callback}, "code_verifier": {verifier}, "resource": {resource}}
-	_, body, err = send(ctx, http.DefaultClient, base+"/oauth/token", http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, form.Encode())
-	if err := errors.Join(err, json.Unmarshal(body, &got)); err != nil || got.Token == "" {
-		return "", errors.Join(fmt.Errorf("redeeming gave no token: %s", body), err)
+	return to.Query().Get("code"), nil
+}
+
+func (a *app) exchange(ctx context.Context, code string) (tokens, error) {
+	return a.token(ctx, url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {callback}, "code_verifier": {verifier}})
+}
+
+func (a *app) refresh(ctx context.Context, refresh string) (tokens, error) {
+	return a.token(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}})
+}
+
+func (a *app) token(ctx context.Context, form url.Values) (got tokens, err error) {
+	form.Set("client_id", a.id)
+	_, body, err := send(ctx, a.hc, a.base+"/oauth/token", http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, form.Encode())
+	if err := errors.Join(err, json.Unmarshal(body, &got)); err != nil || got.Access == "" || got.Refresh == "" {
+		return got, errors.Join(fmt.Errorf("a token request was answered %s", body), err)
 	}
-	return got.Token, nil
+	return got, nil
 }
 
 func request(ctx context.Context, method, url string, body io.Reader) *http.Request {
@@ -127,14 +158,27 @@ type row struct {
 	tool    string
 	workers int
 	way     *way
-	rates   []float64 // calls per second, one per round
+	rates   []float64 // operations per second, one per round
 	times   []time.Duration
 	cpu     time.Duration
 	rss     int // MiB, at the end
 }
 
-// measure goes through all loads, each in rounds. The order of the ways turns
-// with every round, so that a slow minute of the machine hits all.
+// inTurn goes through the rows in rounds. Their order turns with every round, so
+// that a slow minute of the machine hits all.
+func inTurn(rows []*row, measure func(*row) error) error {
+	for round := range *rounds {
+		for i := range rows {
+			if err := measure(rows[(i+round)%len(rows)]); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(os.Stderr, "%s, %d workers: round %d of %d\n", rows[0].tool, rows[0].workers, round+1, *rounds)
+	}
+	return nil
+}
+
+// measure calls tools, in all ways and under all loads.
 func measure(ctx context.Context, ways []*way) (rows []*row, err error) {
 	for _, tool := range []string{"echo", "note"} {
 		for _, workers := range []int{16, 1} {
@@ -142,13 +186,15 @@ func measure(ctx context.Context, ways []*way) (rows []*row, err error) {
 			for i, w := range ways {
 				here[i] = &row{tool: tool, workers: workers, way: w}
 			}
-			for round := range *rounds {
-				for i := range ways {
-					if err := here[(i+round)%len(ways)].drive(ctx); err != nil {
-						return nil, err
-					}
-				}
-				fmt.Fprintf(os.Stderr, "%s, %d workers: round %d of %d\n", tool, workers, round+1, *rounds)
+			err := inTurn(here, func(r *row) error {
+				ids := make([]int, workers)
+				return r.drive(during(func(worker int) error {
+					ids[worker]++
+					return r.way.call(ctx, r.tool, worker*10_000_000+ids[worker])
+				}))
+			})
+			if err != nil {
+				return nil, err
 			}
 			rows = append(rows, here...)
 		}
@@ -156,16 +202,31 @@ func measure(ctx context.Context, ways []*way) (rows []*row, err error) {
 	return rows, nil
 }
 
-// drive lets the workers call for one span and adds what they saw to the row.
-func (r *row) drive(ctx context.Context) error {
+// during repeats an operation for one span.
+func during(do func(worker int) error) func(worker int) (bool, error) {
+	begin := time.Now()
+	return func(worker int) (bool, error) {
+		if time.Since(begin) >= *span {
+			return false, nil
+		}
+		return true, do(worker)
+	}
+}
+
+// drive lets the workers do something until there is no more to do, and adds what
+// they saw to the row.
+func (r *row) drive(do func(worker int) (more bool, err error)) error {
 	times, errs := make([][]time.Duration, r.workers), make([]error, r.workers)
 	cpu, begin := cpuTime(r.way.pid), time.Now()
 	var wg sync.WaitGroup
 	for i := range r.workers {
 		wg.Go(func() {
-			for id := i*10_000_000 + 1; time.Since(begin) < *span && errs[i] == nil; id++ {
+			for {
 				start := time.Now()
-				errs[i] = r.way.call(ctx, r.tool, id)
+				more, err := do(i)
+				if errs[i] = err; !more || err != nil {
+					return
+				}
 				times[i] = append(times[i], time.Since(start))
 			}
 		})
@@ -179,27 +240,42 @@ func (r *row) drive(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// report prints the table. Of each load, the first row is the upstream itself
-// and the second the proxy.
+// report prints the table of calls. Of each load, the first row is the upstream
+// itself and the second the proxy.
 func report(rows []*row) {
-	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease") // empty where there is none
-	release, _, _ := strings.Cut(strings.TrimSpace(string(kernel)), "-")
-	fmt.Printf("%s: %s, %d cores, Linux %s, %s. %d rounds of %s each, order rotated; calls/s is the median of the rounds.\n\n", time.Now().UTC().Format("2006-01-02"),
-		field("/proc/cpuinfo", "model name"), runtime.NumCPU(), release, runtime.Version(), *rounds, *span)
 	fmt.Println("| tool | workers | way | calls/s | of proxy | of upstream | p50 | p99 | CPU per call, this process | memory |")
 	fmt.Println("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
 	var up, through float64
 	for i, r := range rows {
-		slices.Sort(r.times)
-		slices.Sort(r.rates)
+		r.sort()
 		if r.way == rows[0].way {
-			slices.Sort(rows[i+1].rates)
+			rows[i+1].sort()
 			up, through = median(r.rates), median(rows[i+1].rates)
 		}
-		rate, p99 := median(r.rates), r.times[len(r.times)*99/100]
-		fmt.Printf("| %s | %d | %s | %.0f | %.2f | %.2f | %s | %s | %s | %d MiB |\n", r.tool, r.workers, r.way.name, rate, rate/through, rate/up,
-			median(r.times).Round(time.Microsecond), p99.Round(time.Microsecond), (r.cpu / time.Duration(len(r.times))).Round(time.Microsecond), r.rss)
+		rate := median(r.rates)
+		fmt.Printf("| %s | %d | %s | %.0f | %.2f | %.2f | %s |\n", r.tool, r.workers, r.way.name, rate, rate/through, rate/up, r.cost())
 	}
+}
+
+// machine says where and how all of it was measured.
+func machine() string {
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease") // empty where there is none
+	loadavg, _ := os.ReadFile("/proc/loadavg")
+	release, _, _ := strings.Cut(strings.TrimSpace(string(kernel)), "-")
+	load, _, _ := strings.Cut(string(loadavg), " ")
+	return fmt.Sprintf("%s: %s, %d cores, Linux %s, %s, load average at the start %s. %d rounds of %s each, order rotated; rates are the median of the rounds.",
+		time.Now().UTC().Format("2006-01-02"), field("/proc/cpuinfo", "model name"), runtime.NumCPU(), release, runtime.Version(), load, *rounds, *span)
+}
+
+func (r *row) sort() {
+	slices.Sort(r.times)
+	slices.Sort(r.rates)
+}
+
+// cost is what one operation takes, of a row that is sorted.
+func (r *row) cost() string {
+	return fmt.Sprintf("%s | %s | %s | %d MiB", median(r.times).Round(time.Microsecond), r.times[len(r.times)*99/100].Round(time.Microsecond),
+		(r.cpu / time.Duration(len(r.times))).Round(time.Microsecond), r.rss)
 }
 
 func median[T any](sorted []T) T { return sorted[len(sorted)/2] }

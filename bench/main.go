@@ -1,12 +1,15 @@
 // Command bench measures a whole tools/call: what a caller pays for Gatehouse between
-// itself and an MCP server. Run it by hand, on a machine that does nothing else:
+// itself and an MCP server; and the token endpoint. Run it by hand, on a machine
+// that does nothing else:
 //
 //	go run ./bench
+//	go run ./bench -before ./gatehouse-of-last-week -postgres postgres://postgres@127.0.0.1/postgres
 //
 // It starts a fast MCP server, a bare httputil.ReverseProxy in front of it and a
 // real gatehouse in front of it, each in a process of its own, and drives the
-// same calls through all three in turn. Every answer is verified. The report is
-// Markdown, for doc/performance.md.
+// same calls through all in turn. Then it exchanges codes, refreshes and has
+// tokens checked. Every answer is verified. The report is Markdown, for
+// doc/performance.md.
 package main
 
 import (
@@ -32,6 +35,9 @@ var (
 	rounds = flag.Int("rounds", 5, "how often each way is measured")
 	span   = flag.Duration("for", 2*time.Second, "how long one measurement lasts")
 	binary = flag.String("gatehouse", "", `the gatehouse to measure; empty builds ./cmd/gatehouse, "none" leaves it out`)
+	before = flag.String("before", "", "another build of gatehouse, to compare with")
+	server = flag.String("postgres", "", "address of a PostgreSQL on which databases may be created; empty measures SQLite alone")
+	only   = flag.String("only", "", "measure only calls or tokens")
 	role   = flag.String("role", "", "what this process is: upstream, proxy, or empty for the benchmark itself")
 	listen = flag.String("listen", "", "where an upstream or a proxy listens")
 	behind = flag.String("behind", "", "where the proxy sends what it gets")
@@ -98,23 +104,71 @@ func upstream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// bench starts everything, measures, prints the report, and has gatehouse check
-// that its log is whole.
+// bench starts everything, measures, prints the report, and has each gatehouse
+// check that its log is whole.
 func bench(ctx context.Context) (err error) {
 	dir, err := os.MkdirTemp("", "gatehouse-bench")
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	h := &house{dir: dir, data: filepath.Join(dir, "data")}
+	h := &house{dir: dir}
 	defer func() {
 		cancel()
 		for _, cmd := range h.running {
 			_ = cmd.Wait() // it was told to end
 		}
+		for _, clean := range h.clean {
+			err = errors.Join(err, clean())
+		}
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
-	ways, err := h.start(ctx)
+	if err := h.build(ctx); err != nil {
+		return err
+	}
+	fmt.Println(machine())
+	if *only != "tokens" {
+		if err := h.calls(ctx); err != nil {
+			return err
+		}
+	}
+	if *only != "calls" {
+		return h.tokens(ctx)
+	}
+	return nil
+}
+
+// A house is what runs during a benchmark.
+type house struct {
+	dir     string
+	builds  []build
+	running []*exec.Cmd
+	clean   []func() error
+}
+
+// A build is a gatehouse to measure.
+type build struct{ name, program string }
+
+// build makes what is to be measured.
+func (h *house) build(ctx context.Context) error {
+	if *before != "" {
+		h.builds = append(h.builds, build{"gatehouse before", *before})
+	}
+	if *binary == "" {
+		*binary = filepath.Join(h.dir, "gatehouse")
+		if err := command(ctx, "go", "build", "-o", *binary, "./cmd/gatehouse"); err != nil {
+			return err
+		}
+	}
+	if *binary != "none" {
+		h.builds = append(h.builds, build{"gatehouse", *binary})
+	}
+	return nil
+}
+
+// calls measures calls of tools.
+func (h *house) calls(ctx context.Context) error {
+	ways, err := h.ways(ctx)
 	if err != nil {
 		return err
 	}
@@ -122,23 +176,26 @@ func bench(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	fmt.Println()
 	report(rows)
-	if *binary == "none" {
-		return nil
+	for i, b := range h.builds {
+		out, err := exec.CommandContext(ctx, b.program, "audit", "verify", "--data-dir", h.data("calls", i)).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		verdict, _, _ := strings.Cut(string(out), "\n")
+		fmt.Printf("\nAfter the run, %s verified its chain: %s\n", b.name, verdict)
 	}
-	out, err := exec.CommandContext(ctx, *binary, "audit", "verify", "--data-dir", h.data).CombinedOutput()
-	fmt.Printf("\n`gatehouse audit verify` after the run: %s\n", strings.TrimSpace(string(out)))
-	return err
+	return nil
 }
 
-// A house is what runs during a benchmark.
-type house struct {
-	dir, data string
-	running   []*exec.Cmd
+// data is the folder of a build.
+func (h *house) data(what string, build int) string {
+	return filepath.Join(h.dir, fmt.Sprintf("%s%d", what, build))
 }
 
-// start brings up the three processes and opens an MCP session with each.
-func (h *house) start(ctx context.Context) ([]*way, error) {
+// ways brings up all processes and opens an MCP session with each.
+func (h *house) ways(ctx context.Context) ([]*way, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -152,12 +209,12 @@ func (h *house) start(ctx context.Context) ([]*way, error) {
 		return nil, err
 	}
 	ways := []*way{up, through}
-	if *binary != "none" {
-		house, err := h.gatehouse(ctx, up)
+	for i := range h.builds {
+		w, err := h.gatehouse(ctx, i, up)
 		if err != nil {
 			return nil, err
 		}
-		ways = append(ways, house)
+		ways = append(ways, w)
 	}
 	for _, w := range ways {
 		if err := w.initialize(ctx); err != nil {
@@ -169,22 +226,26 @@ func (h *house) start(ctx context.Context) ([]*way, error) {
 
 // gatehouse starts a real server in development mode on an empty folder, adds
 // the upstream to it and signs in.
-func (h *house) gatehouse(ctx context.Context, up *way) (*way, error) {
-	if *binary == "" {
-		*binary = filepath.Join(h.dir, "gatehouse")
-		if err := command(ctx, "go", "build", "-o", *binary, "./cmd/gatehouse"); err != nil {
-			return nil, err
-		}
-	}
-	w, err := h.run(ctx, "gatehouse", *binary, "serve", "--dev", "--data-dir", h.data, "--listen")
+func (h *house) gatehouse(ctx context.Context, i int, up *way) (*way, error) {
+	b, data := h.builds[i], h.data("calls", i)
+	w, err := h.run(ctx, b.name, b.program, "serve", "--dev", "--data-dir", data, "--listen")
 	if err != nil {
 		return nil, err
 	}
-	if err := command(ctx, *binary, "add", "bench", up.url(), "--data-dir", h.data); err != nil {
+	if err := command(ctx, b.program, "add", "bench", up.url(), "--data-dir", data); err != nil {
 		return nil, err
 	}
 	w.path = "/s/bench/mcp"
-	w.token, err = authorize(ctx, "http://"+w.host, w.url(), "bench:read bench:write bench:admin")
+	a, err := register(ctx, w, w.url(), "bench:read bench:write bench:admin")
+	if err != nil {
+		return nil, err
+	}
+	code, err := a.code(ctx)
+	if err != nil {
+		return nil, err
+	}
+	got, err := a.exchange(ctx, code)
+	w.token = got.Access
 	return w, err
 }
 
