@@ -75,6 +75,9 @@ func (c *cli) configValidate() *cobra.Command {
 			c.config = args[0]
 		}
 		config, err := c.load()
+		if err == nil {
+			err = config.CheckTLS()
+		}
 		if err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ func TestMain(m *testing.M) {
 //	await COMMAND…             repeats a command until it succeeds
 //	code N COMMAND…            runs a command that exits with N
 //	mistake TEXT WHY COMMAND…  runs one that exits with 2 and says both, in the form of errors
+//	hangup                     tells what runs in the background to read its configuration again
 //	signin SERVER              gatehouse login with a browser whose person agrees
 //
 // $PORT is a free port of this computer.
@@ -54,7 +56,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_DATA_HOME", env.WorkDir+"/share")
 			return l.Close()
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "code": code, "mistake": mistake, "signin": signin},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "code": code, "mistake": mistake, "signin": signin, "hangup": hangup},
 	})
 }
 
@@ -82,6 +84,12 @@ func mistake(ts *testscript.TestScript, _ bool, args []string) {
 	form := `^error: .*` + args[0] + `.*\n(  why   (.*\n {8})*.*` + args[1] + `.*\n)` + map[bool]string{true: "?", false: ""}[args[1] == ""] + `(  fix   .*\n)?  code  [A-Z_]+( · req_\w+)?\n$`
 	if !regexp.MustCompile(form).MatchString(said) {
 		ts.Fatalf("%s said\n%swhich does not match %s", strings.Join(args[2:], " "), said, form)
+	}
+}
+
+func hangup(ts *testscript.TestScript, _ bool, _ []string) {
+	for _, cmd := range ts.BackgroundCmds() {
+		ts.Check(cmd.Process.Signal(syscall.SIGHUP))
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
@@ -41,6 +42,10 @@ const drain = 25 * time.Second
 
 // Run serves until ctx ends. What people read goes to out.
 func Run(ctx context.Context, c Config, out io.Writer) error {
+	pair, err := c.certificate()
+	if err != nil {
+		return err
+	}
 	if err := openDataDir(c.DataDir); err != nil {
 		return err
 	}
@@ -52,19 +57,25 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	if err != nil {
 		return errors.Join(err, socket.Close(), remove())
 	}
+	given := c
 	if c.PublicURL == "" {
-		c.PublicURL = localAddress(c.Listen, listeners[0].Addr())
+		c.PublicURL = c.localAddress(listeners[0].Addr())
 	}
 	h, err := furnish(ctx, c, out)
 	if err != nil {
 		return errors.Join(unlessEnded(ctx, err), closeAll(append(listeners, socket)), remove())
 	}
+	h.pair = pair
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	unheed := h.heed(ctx, end, given, out)
 	stop := h.work(ctx)
 	if err = h.announce(ctx, out); err == nil {
 		err = h.open(ctx, listeners, socket)
 	} else {
 		err = errors.Join(unlessEnded(ctx, err), closeAll(append(listeners, socket)))
 	}
+	unheed()
 	stop()
 	return errors.Join(err, remove(), h.db.Close())
 }
@@ -88,6 +99,8 @@ func closeAll(listeners []net.Listener) (err error) {
 // house is all rooms and doors.
 type house struct {
 	config   Config
+	live     atomic.Pointer[Config] // with what has changed since, where that needs no restart
+	pair     *certificate           // nil without TLS
 	log      *slog.Logger
 	db       *store.DB
 	audit    *audit.Log
@@ -120,6 +133,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	}
 	box := seal.Box{Keeper: key}
 	h := &house{config: c, db: db, log: slog.New(slog.NewTextHandler(out, nil)), registry: &tool.Registry{}}
+	h.live.Store(&c)
 	h.audit = &audit.Log{DB: db, Box: box}
 	db.BeforeCommit = h.audit.Seal
 	h.people = &identity.People{DB: db, Dev: c.Dev}
@@ -135,7 +149,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.pages.AuthServer = h.oauth
 	h.mcp = &mcpserver.Server{
 		Gate: h.gate, Authn: h.authn, Registry: h.registry, Box: &box, Log: h.log, Public: c.PublicURL,
-		Origins: origins(c.PublicURL), Version: Version,
+		Origins: func(origin string) bool { return h.live.Load().mayCall(origin) }, Version: Version,
 	}
 	h.rest = &web.REST{Gate: h.gate, Log: h.log, Door: "rest", Public: c.PublicURL, Caller: h.bearer}
 	h.socket = &web.REST{Gate: h.gate, Log: h.log, Door: "socket", Public: c.PublicURL, Caller: localOwner}
@@ -227,12 +241,15 @@ func (h *house) open(ctx context.Context, listeners []net.Listener, socket net.L
 	h.pages.Routes(outside)
 	h.socket.Routes(inside)
 
-	servers := []*http.Server{h.server(guard(hosts(h.config.PublicURL, listeners[0]), outside)), h.server(inside)}
+	servers := []*http.Server{h.server(proxied(h.proxies, guard(hosts(h.config.PublicURL, listeners[0]), outside))), h.server(inside)}
+	if h.pair != nil {
+		servers[0].TLSConfig = h.pair.config()
+	}
 	failed := make(chan error, len(listeners)+1)
 	servers[0].RegisterOnShutdown(h.mcp.Stop)
 	var serving sync.WaitGroup
 	for _, l := range listeners {
-		serving.Go(func() { failed <- servers[0].Serve(l) })
+		serving.Go(func() { failed <- h.serve(servers[0], l) })
 	}
 	serving.Go(func() { failed <- servers[1].Serve(socket) })
 	var err error
@@ -249,6 +266,14 @@ func (h *house) open(ctx context.Context, listeners []net.Listener, socket net.L
 	}
 	serving.Wait()
 	return err
+}
+
+// serve answers on a listener, with TLS where there is a certificate.
+func (h *house) serve(s *http.Server, l net.Listener) error {
+	if h.pair == nil {
+		return s.Serve(l)
+	}
+	return s.ServeTLS(l, "", "")
 }
 
 func (h *house) server(handler http.Handler) *http.Server {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -14,12 +15,16 @@ import (
 // Config is what can be set. What each field means, and how it is spelt, stands
 // in settings.
 type Config struct {
-	Listen        string
-	PublicURL     string
-	DataDir       string
-	Database      string
-	MasterKeyFile string
-	Dev           bool
+	Listen         string
+	PublicURL      string
+	DataDir        string
+	Database       string
+	MasterKeyFile  string
+	Dev            bool
+	TLSCertFile    string
+	TLSKeyFile     string
+	TrustedProxies []netip.Prefix
+	AllowedOrigins []string
 
 	Source Source
 }
@@ -37,6 +42,7 @@ type setting struct {
 	oneOf   []string // the only values, if there are few
 	flag    bool     // is it worth a flag of gatehouse serve?
 	path    bool     // is it the name of a file or folder?
+	live    bool     // does a change take effect without a restart?
 }
 
 var settings = []setting{
@@ -63,6 +69,22 @@ var settings = []setting{
 	{
 		key: "dev", field: func(c *Config) any { return &c.Dev }, preset: "false", flag: true,
 		doc: "Development mode: this computer only, no sign-in, everything is allowed. Everybody is dev@localhost.",
+	},
+	{
+		key: "tls.cert_file", field: func(c *Config) any { return &c.TLSCertFile }, absent: "no TLS", example: "/etc/gatehouse/tls.crt", path: true,
+		doc: "Certificate chain with which the server shows itself, PEM. The files are read again when they change.",
+	},
+	{
+		key: "tls.key_file", field: func(c *Config) any { return &c.TLSKeyFile }, absent: "no TLS", example: "/etc/gatehouse/tls.key", path: true,
+		doc: "Key of the certificate, PEM.",
+	},
+	{
+		key: "trusted_proxies", field: func(c *Config) any { return &c.TrustedProxies }, absent: "nobody", example: "[127.0.0.1, 10.0.0.0/8]", live: true,
+		doc: "Networks of the proxies in front. What they say about the client in X-Forwarded-For, X-Forwarded-Host or Forwarded is believed; from everybody else it is ignored.",
+	},
+	{
+		key: "allowed_origins", field: func(c *Config) any { return &c.AllowedOrigins }, absent: "only our own", example: "[https://inspector.example.org]", live: true,
+		doc: "Origins of web pages that may call the MCP endpoints. Pages of this computer may where public_url is on it.",
 	},
 }
 
@@ -203,13 +225,46 @@ func (s setting) parse(c *Config, texts []string) (why string) {
 			return "it is either true or false"
 		}
 		*field = texts[0] == "true"
+	case *[]string:
+		*field = texts
+	case *[]netip.Prefix:
+		*field = nil
+		for _, text := range texts {
+			network, err := parseNetwork(text)
+			if err != nil {
+				return text + " is neither an address nor a network like 10.0.0.0/8"
+			}
+			*field = append(*field, network)
+		}
 	}
 	return ""
 }
 
-// split makes a list of what stands in one text: only a list has commas that mean
-// something.
-func (s setting) split(value string) []string { return []string{value} }
+// parseNetwork reads a network, or an address as a network of its own.
+func parseNetwork(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return a.Unmap().Prefix(a.Unmap().BitLen())
+	}
+	network, err := netip.ParsePrefix(text)
+	return network.Masked(), err
+}
+
+// isList reports whether the setting takes any number of values.
+func (s setting) isList() bool {
+	switch s.field(&Config{}).(type) {
+	case *[]string, *[]netip.Prefix:
+		return true
+	}
+	return false
+}
+
+// split makes a list of what stands in one text, where the setting is a list.
+func (s setting) split(value string) []string {
+	if !s.isList() {
+		return []string{value}
+	}
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+}
 
 // credential is the file that systemd keeps under this name, where it keeps one.
 func credential(key, name string, environ []string) string {
@@ -286,10 +341,6 @@ func (l *loading) complete() {
 	if c.DataDir == "" {
 		c.DataDir = defaultDataDir(c.Source.environ)
 	}
-	if c.PublicURL != "" {
-		l.completeURL()
-	}
-	l.judgeListen()
 	if c.Database == "" {
 		c.Database = "sqlite:" + filepath.Join(c.DataDir, "gatehouse.db")
 	}
@@ -299,32 +350,94 @@ func (l *loading) complete() {
 		}
 		c.MasterKeyFile = filepath.Join(c.DataDir, "master.key")
 	}
-}
-
-func (l *loading) judgeListen() {
-	host, _, err := net.SplitHostPort(l.Listen)
-	if err != nil {
-		l.wrong("listen", l.Listen+" is not HOST:PORT")
-	} else if !isLoopback(host) {
-		l.wrong("listen", l.Listen+" can be reached from other computers without TLS; listen on localhost and put a proxy that does TLS in front")
+	if c.PublicURL != "" {
+		l.judgeAddress("public_url", &c.PublicURL)
 	}
-}
-
-// completeURL checks the public address and gives it the spelling that browsers
-// and clients use, because it is compared with theirs.
-func (l *loading) completeURL() {
-	u, err := url.Parse(l.PublicURL)
 	switch {
-	case err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" ||
-		strings.ContainsAny(l.PublicURL, "?#") || u.User != nil:
-		l.wrong("public_url", hidePassword(l.PublicURL)+" is not an address like https://gatehouse.example.org")
-		return
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
-		l.wrong("public_url", "http is for this computer only; use https")
-	case l.Dev && !isLoopback(u.Hostname()):
-		l.wrong("dev", "development mode never leaves this computer, but public_url is "+l.PublicURL)
+	case c.TLSCertFile == "" && c.TLSKeyFile != "":
+		l.wrong("tls.cert_file", "a key needs its certificate; name the file")
+	case c.TLSCertFile != "" && c.TLSKeyFile == "":
+		l.wrong("tls.key_file", "a certificate needs its key; name the file")
+	case c.TLSCertFile != "" && strings.HasPrefix(c.PublicURL, "http:"):
+		l.wrong("public_url", "with a certificate the server speaks TLS, so the address begins with https")
 	}
-	l.PublicURL = address(u.Scheme, strings.ToLower(u.Host))
+	for i := range c.AllowedOrigins {
+		l.judgeOrigin(&c.AllowedOrigins[i])
+	}
+	l.judgeListen()
+	l.judgeDev()
+}
+
+// judgeListen refuses to be reached by others in the clear (C28).
+func (l *loading) judgeListen() {
+	c := &l.Config
+	host, _, err := net.SplitHostPort(c.Listen)
+	switch {
+	case err != nil:
+		l.wrong("listen", c.Listen+" is not HOST:PORT")
+	case isLoopback(host):
+	case c.TLSCertFile == "" && (c.TrustedProxies == nil || !strings.HasPrefix(c.PublicURL, "https:")):
+		l.wrong("listen", c.Listen+` can be reached from other computers without TLS. One of these three:
+          listen on localhost, with a proxy that does TLS on this computer in front
+          give the server a certificate: tls.cert_file and tls.key_file
+          say which proxies do TLS in front: trusted_proxies, and a public_url that begins with https`)
+	case c.PublicURL == "":
+		l.wrong("public_url", "other computers reach this server, so say at which address: https://gatehouse.example.org")
+	}
+}
+
+// judgeDev keeps development mode on this computer (R317, R630).
+func (l *loading) judgeDev() {
+	c := &l.Config
+	const never = "development mode never leaves this computer, but "
+	u, err := url.Parse(c.PublicURL)
+	host, _, _ := net.SplitHostPort(c.Listen) // judged elsewhere
+	switch {
+	case !c.Dev:
+	case c.PublicURL != "" && err == nil && !isLoopback(u.Hostname()):
+		l.wrong("dev", never+"public_url is "+hidePassword(c.PublicURL))
+	case host != "" && !isLoopback(host):
+		l.wrong("dev", never+"listen is "+c.Listen)
+	case c.TrustedProxies != nil:
+		l.wrong("dev", never+"trusted_proxies lets others in")
+	}
+}
+
+// judgeAddress checks an address of ours and gives it the spelling that browsers
+// and clients use, because it is compared with theirs.
+func (l *loading) judgeAddress(key string, value *string) {
+	u, ok := parseOrigin(strings.TrimSuffix(*value, "/"))
+	if !ok {
+		l.wrong(key, hidePassword(*value)+" is not an address like https://gatehouse.example.org")
+		return
+	}
+	if u.Scheme == "http" && !isLoopback(u.Hostname()) { // attack 110
+		l.wrong(key, "http is for this computer only; use https")
+	}
+	*value = address(u.Scheme, strings.ToLower(u.Host))
+}
+
+// judgeOrigin checks the origin of web pages of others.
+func (l *loading) judgeOrigin(value *string) {
+	u, ok := parseOrigin(*value)
+	switch {
+	case *value == "*":
+		l.wrong("allowed_origins", "name each origin: with * every web page in the world could call")
+	case !ok:
+		l.wrong("allowed_origins", hidePassword(*value)+" is not an origin like https://app.example.org")
+	default:
+		*value = address(u.Scheme, strings.ToLower(u.Host))
+	}
+}
+
+// parseOrigin reads an address that has a scheme, a host, perhaps a port, and
+// nothing else.
+func parseOrigin(text string) (*url.URL, bool) {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || u.Path != "" || strings.ContainsAny(text, "?#") || u.User != nil {
+		return nil, false
+	}
+	return u, true
 }
 
 // address is an origin as browsers spell it: without the port that goes without
@@ -335,14 +448,18 @@ func address(scheme, host string) string {
 }
 
 // localAddress is the public address of a server that was told to listen at
-// asked, does so at l, and has no other. Only who listens as localhost holds both
+// c.Listen, does so at l, and has no other. Only who listens as localhost holds both
 // addresses of that name; the other could be somebody else's.
-func localAddress(asked string, l net.Addr) string {
+func (c Config) localAddress(l net.Addr) string {
 	host, port, _ := net.SplitHostPort(l.String()) // of a listener, so it can be split
-	if name, _, _ := net.SplitHostPort(asked); name == "localhost" {
+	if name, _, _ := net.SplitHostPort(c.Listen); name == "localhost" {
 		host = name
 	}
-	return address("http", net.JoinHostPort(host, port))
+	scheme := "http"
+	if c.TLSCertFile != "" {
+		scheme = "https"
+	}
+	return address(scheme, net.JoinHostPort(host, port))
 }
 
 func isLoopback(host string) bool {

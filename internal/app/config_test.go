@@ -2,6 +2,7 @@ package app
 
 import (
 	"net"
+	"net/netip"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -78,7 +79,7 @@ func TestServerWithoutAPublicAddressIsWhereItListens(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := localAddress(tt.asked, addr); got != tt.want {
+		if got := (Config{Listen: tt.asked}).localAddress(addr); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.asked, got, tt.want)
 		}
 	}
@@ -108,6 +109,10 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"fragment", map[string]string{"public-url": "https://example.org#"}, nil, "is not an address like"},
 		{"user", map[string]string{"public-url": "https://a:b@example.org"}, nil, "is not an address like"},
 		{"no host", map[string]string{"public-url": "https://:443"}, nil, "is not an address like"},
+		{"every origin", nil, []string{"GATEHOUSE_ALLOWED_ORIGINS=*"}, "GATEHOUSE_ALLOWED_ORIGINS: name each origin"}, // R736
+		{"no origin", nil, []string{"GATEHOUSE_ALLOWED_ORIGINS=https://a.example/x"}, "is not an origin like"},
+		{"origin null", nil, []string{"GATEHOUSE_ALLOWED_ORIGINS=null"}, "is not an origin like"},
+		{"no network", nil, []string{"GATEHOUSE_TRUSTED_PROXIES=10.0.0.0/8,proxy"}, "proxy is neither an address nor a network"},
 		{"PostgreSQL without a key", map[string]string{"database": "postgres://localhost/db"}, nil, "master_key_file: with PostgreSQL every node needs the same key"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -162,28 +167,96 @@ func TestIgnoredVariablesAreReported(t *testing.T) {
 
 // samples are values that the settings can have, other than their defaults.
 var samples = map[string]string{
-	"listen": "localhost:7", "public_url": "http://localhost:7", "data_dir": "/x", "database": "sqlite:/x", "master_key_file": "/x", "dev": "true",
+	"listen": "localhost:7", "public_url": "https://example.org", "data_dir": "/x", "database": "sqlite:/x", "master_key_file": "/x", "dev": "true",
+	"tls.cert_file": "/x", "tls.key_file": "/x", "trusted_proxies": "10.1.0.0/16", "allowed_origins": "https://app.example",
 }
+
+// together are variables that a setting makes no sense without.
+var together = map[string]string{"tls.cert_file": "GATEHOUSE_TLS__KEY_FILE=/y", "tls.key_file": "GATEHOUSE_TLS__CERT_FILE=/y"}
 
 // One value, given in any way, is the same.
 func TestEverySettingHasItsSpellings(t *testing.T) {
-	none, _ := load(nil)
 	for _, s := range settings {
-		value := samples[s.key]
+		value, with := samples[s.key], together[s.key]
 		key, tail := s.key, ": "+value+"\n"
 		if above, below, nested := strings.Cut(s.key, "."); nested {
 			key, tail = above, ":\n  "+below+": "+value+"\n"
 		}
-		byEnv, err1 := load(nil, s.env()+"="+value)
-		byFile, err2 := load(map[string]string{"config": write(t, key+tail)})
+		byEnv, err1 := load(nil, s.env()+"="+value, with)
+		byFile, err2 := load(map[string]string{"config": write(t, key+tail)}, with)
 		if err1 != nil || err2 != nil || !reflect.DeepEqual(byEnv, byFile) {
 			t.Errorf("%s: %+v, %v; %+v, %v", s.key, byEnv, err1, byFile, err2)
 		}
-		if byFlag, err := load(map[string]string{s.flagName(): value}); s.flag && (err != nil || !reflect.DeepEqual(byFlag, byFile)) {
+		if byFlag, err := load(map[string]string{s.flagName(): value}, with); s.flag && (err != nil || !reflect.DeepEqual(byFlag, byFile)) {
 			t.Errorf("--%s: %+v, %v", s.flagName(), byFlag, err)
 		}
-		if reflect.DeepEqual(none, byEnv) {
+		if none, _ := load(nil, with); reflect.DeepEqual(none, byEnv) {
 			t.Errorf("%s sets nothing", s.key)
+		}
+	}
+}
+
+func TestListsOfTheEnvironmentAndTheFile(t *testing.T) {
+	want := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8"), netip.MustParsePrefix("192.0.2.7/32")}
+	for name, c := range map[string]Config{
+		"environment": must(load(nil, "GATEHOUSE_TRUSTED_PROXIES=127.0.0.1, 10.1.2.3/8,fd00::1/8 ::ffff:192.0.2.7")),
+		"file":        must(load(map[string]string{"config": write(t, "trusted_proxies:\n- 127.0.0.1\n- 10.1.2.3/8\n- fd00::1/8\n- ::ffff:192.0.2.7\n")})),
+	} {
+		if !slices.Equal(c.TrustedProxies, want) {
+			t.Errorf("%s: %v", name, c.TrustedProxies)
+		}
+	}
+	c := must(load(nil, "GATEHOUSE_ALLOWED_ORIGINS=HTTPS://App.example:443,http://localhost:5173"))
+	if !slices.Equal(c.AllowedOrigins, []string{"https://app.example", "http://localhost:5173"}) {
+		t.Errorf("%q", c.AllowedOrigins)
+	}
+}
+
+func must(c Config, err error) Config {
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// C28: what others can reach speaks TLS, or stands behind a proxy that does.
+func TestPublicBindNeedsTLS(t *testing.T) {
+	listen, url, proxy := "GATEHOUSE_LISTEN=0.0.0.0:443", "GATEHOUSE_PUBLIC_URL=https://gw.example", "GATEHOUSE_TRUSTED_PROXIES=10.0.0.0/8"
+	cert, key := "GATEHOUSE_TLS__CERT_FILE=/c", "GATEHOUSE_TLS__KEY_FILE=/k"
+	for _, tt := range []struct {
+		environ []string
+		says    string // part of the refusal; empty if there is none
+	}{
+		{[]string{listen, url, proxy}, ""},
+		{[]string{listen, url, cert, key}, ""},
+		{[]string{listen, url, proxy, cert, key}, ""},
+		{[]string{cert, key}, ""}, // this computer only
+		{[]string{listen}, "without TLS"},
+		{[]string{listen, url}, "without TLS"},
+		{[]string{listen, proxy}, "without TLS"},
+		{[]string{listen, proxy, "GATEHOUSE_PUBLIC_URL=http://localhost:3000"}, "without TLS"},
+		{[]string{listen, url, cert}, "tls.key_file: a certificate needs its key"},
+		{[]string{listen, url, key}, "tls.cert_file: a key needs its certificate"},
+		{[]string{listen, cert, key}, "public_url: other computers reach this server"},
+		{[]string{cert, key, "GATEHOUSE_PUBLIC_URL=http://localhost:3000"}, "begins with https"},
+		{[]string{listen, cert, key, "GATEHOUSE_PUBLIC_URL=http://gw.example"}, "http is for this computer only"},
+		// R317: nor does development mode meet anybody else.
+		{[]string{listen, cert, key, "GATEHOUSE_DEV=true", "GATEHOUSE_PUBLIC_URL=https://localhost"}, "development mode never leaves this computer, but listen is"},
+		{[]string{proxy, "GATEHOUSE_DEV=true"}, "development mode never leaves this computer, but trusted_proxies"},
+	} {
+		_, err := load(nil, tt.environ...)
+		why := ""
+		if err != nil {
+			why = problem.From(err).Why
+		}
+		if !strings.Contains(why, tt.says) || (tt.says == "") != (why == "") {
+			t.Errorf("%s: %q", tt.environ, why)
+		}
+	}
+	_, err := load(nil, listen)
+	for _, way := range []string{"localhost", "tls.cert_file", "trusted_proxies"} {
+		if !strings.Contains(problem.From(err).Why, way) {
+			t.Errorf("%s is not offered: %v", way, problem.From(err).Why)
 		}
 	}
 }
@@ -220,8 +293,16 @@ func TestOwnNamesAndOrigins(t *testing.T) {
 		{"http://localhost:3000", "file://", false},
 		{"http://localhost:3000", "null", false},
 		{"http://localhost:3000", "", false},
+		// R736: the operator's list, to the letter.
+		{"https://gatehouse.example.org", "https://app.example", true},
+		{"http://localhost:3000", "http://intranet:8080", true},
+		{"https://gatehouse.example.org", "http://app.example", false},
+		{"https://gatehouse.example.org", "https://app.example:8443", false},
+		{"https://gatehouse.example.org", "https://app.example.evil.example", false},
+		{"https://gatehouse.example.org", "https://app.example/", false},
 	} {
-		if got := origins(tt.public)(tt.origin); got != tt.ok {
+		c := Config{PublicURL: tt.public, AllowedOrigins: []string{"https://app.example", "http://intranet:8080"}}
+		if got := c.mayCall(tt.origin); got != tt.ok {
 			t.Errorf("at %s the origin %q: %v", tt.public, tt.origin, got)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
+	"net/netip"
 	"net/url"
 	"strings"
 	"unicode"
@@ -55,6 +56,10 @@ func (s setting) show(c *Config) string {
 		return hidePassword(*field)
 	case *bool:
 		return fmt.Sprint(*field)
+	case *[]string:
+		return strings.Join(*field, ", ")
+	case *[]netip.Prefix:
+		return strings.Trim(fmt.Sprint(*field), "[]")
 	}
 	return ""
 }
@@ -168,9 +173,12 @@ func object(doc string) map[string]any {
 
 func (s setting) schema() map[string]any {
 	one := map[string]any{"description": s.doc}
-	switch s.field(&Config{}).(type) {
-	case *bool:
+	if _, yesOrNo := s.field(&Config{}).(*bool); yesOrNo {
 		one["type"], one["default"] = "boolean", s.preset == "true"
+		return one
+	}
+	if s.isList() {
+		one["type"], one["items"] = "array", map[string]any{"type": "string"}
 		return one
 	}
 	one["type"] = "string"

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -223,18 +224,15 @@ func hosts(public string, l net.Listener) []string {
 	return names
 }
 
-// origins says which web pages may call the MCP endpoints: ours, and, where we
-// serve this computer only, those of this computer.
-func origins(public string) func(string) bool {
-	local := false
-	if u, err := url.Parse(public); err == nil {
-		local = isLoopback(u.Hostname())
+// mayCall says which web pages may call the MCP endpoints: ours, those of the
+// operator's list, and, where we serve this computer only, those of this computer
+// (R736, attack 108).
+func (c *Config) mayCall(origin string) bool {
+	if origin == c.PublicURL || slices.Contains(c.AllowedOrigins, origin) {
+		return true
 	}
-	return func(origin string) bool {
-		if origin == public {
-			return true
-		}
-		u, err := url.Parse(origin)
-		return local && err == nil && (u.Scheme == "http" || u.Scheme == "https") && isLoopback(u.Hostname()) && u.Path == ""
-	}
+	ours, err1 := url.Parse(c.PublicURL)
+	u, err2 := url.Parse(origin)
+	return err1 == nil && err2 == nil && isLoopback(ours.Hostname()) &&
+		(u.Scheme == "http" || u.Scheme == "https") && isLoopback(u.Hostname()) && u.Path == ""
 }

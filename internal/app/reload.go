@@ -1,0 +1,105 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/signal"
+	"reflect"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+)
+
+// certificatePause bounds how long a new certificate goes unnoticed.
+const certificatePause = 10 * time.Second
+
+// heed reads the configuration again at every SIGHUP, and the certificate when
+// its files change, until stop is called. given is the configuration as the
+// operator gave it. end is called when the terminal has gone.
+func (h *house) heed(ctx context.Context, end func(), given Config, out io.Writer) (stop func()) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		poll := time.NewTicker(certificatePause)
+		defer poll.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-poll.C:
+			case <-hangup:
+				if _, err := fmt.Fprintln(out, "Reading the configuration again"); errors.Is(err, syscall.EIO) {
+					end() // SIGHUP was the terminal's last word
+				}
+				given = h.reload(given)
+			}
+			h.renew()
+		}
+	}()
+	return func() {
+		signal.Stop(hangup)
+		cancel()
+		<-done
+	}
+}
+
+// renew takes a certificate that has changed.
+func (h *house) renew() {
+	if h.pair == nil {
+		return
+	}
+	if changed, err := h.pair.refresh(); err != nil {
+		h.log.Error("the new certificate is not used, the old one stays", "err", err)
+	} else if changed {
+		h.log.Info("a new certificate is used", "file", h.pair.certFile)
+	}
+}
+
+// reload reads the configuration again and makes what may change at once hold. If
+// anything is wrong with it, nothing changes. It returns what was given now, with
+// the settings that wait for a restart as they were.
+func (h *house) reload(given Config) Config {
+	if given.Source.origins == nil {
+		h.log.Warn("the configuration was not read from anywhere, so it is not read again")
+		return given
+	}
+	next, err := Load(given.Source.flags, given.Source.environ)
+	if err != nil {
+		h.log.Error("the configuration can't be used; nothing has changed", "why", problem.From(err).Why)
+		return given
+	}
+	now := *h.live.Load()
+	var changed, waiting []string
+	for _, s := range settings {
+		was, is := reflect.ValueOf(s.field(&given)).Elem(), reflect.ValueOf(s.field(&next)).Elem()
+		if reflect.DeepEqual(was.Interface(), is.Interface()) {
+			continue
+		}
+		if !s.live {
+			waiting = append(waiting, s.key)
+			continue
+		}
+		changed = append(changed, s.key)
+		was.Set(is)
+		reflect.ValueOf(s.field(&now)).Elem().Set(is)
+	}
+	now.Source, given.Source = next.Source, next.Source
+	h.live.Store(&now)
+	h.log.Info("the configuration was read again", "file", next.Source.File, "changed", strings.Join(changed, " "))
+	if len(waiting) > 0 {
+		h.log.Warn("some settings change at the next start only", "settings", strings.Join(waiting, " "))
+	}
+	return given
+}
+
+// proxies are the networks whose word about clients is believed.
+func (h *house) proxies() []netip.Prefix { return h.live.Load().TrustedProxies }
