@@ -61,20 +61,28 @@ export class House {
     return child
   }
 
+  // register makes a public app known.
+  async register(redirect) {
+    const answer = await fetch(`${this.url}/oauth/register`, {
+      method: 'POST', headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ client_name: 'Conformance', redirect_uris: [redirect], token_endpoint_auth_method: 'none' }),
+    })
+    assert.equal(answer.status, 201)
+    return (await answer.json()).client_id
+  }
+
   // token signs in as the development identity, for everything at one endpoint.
   async token(at) {
-    const post = (where, type, body) => fetch(this.url + where, { method: 'POST', headers: { 'content-type': type }, body })
-    const app = await (await post('/oauth/register', 'application/json', JSON.stringify({ client_name: 'Conformance', redirect_uris: [redirect], token_endpoint_auth_method: 'none' }))).json()
+    const client = await this.register(redirect)
     const verifier = randomBytes(32).toString('base64url')
     const query = new URLSearchParams({
-      response_type: 'code', client_id: app.client_id, redirect_uri: redirect, scope: 'mcp:admin', resource: this.url + at, state: 'x',
+      response_type: 'code', client_id: client, redirect_uri: redirect, scope: 'mcp:admin', resource: this.url + at, state: 'x',
       code_challenge: createHash('sha256').update(verifier).digest('base64url'), code_challenge_method: 'S256',
     })
     const answer = await fetch(`${this.url}/oauth/authorize?${query}`, { redirect: 'manual' })
     const code = new URL(answer.headers.get('location')).searchParams.get('code')
-    const tokens = await (await post('/oauth/token', 'application/x-www-form-urlencoded', new URLSearchParams({
-      grant_type: 'authorization_code', client_id: app.client_id, code, redirect_uri: redirect, code_verifier: verifier,
-    }))).json()
+    const form = new URLSearchParams({ grant_type: 'authorization_code', client_id: client, code, redirect_uri: redirect, code_verifier: verifier })
+    const tokens = await (await fetch(`${this.url}/oauth/token`, { method: 'POST', body: form })).json()
     assert.ok(tokens.access_token, JSON.stringify(tokens))
     return tokens.access_token
   }
@@ -119,12 +127,13 @@ export class House {
 }
 
 // conformance runs the suite, which needs a newer Node.js than this one may be.
-export function conformance(...args) {
+// All that it has said so far is heard whenever it says more.
+export function conformance(args, hear = () => {}) {
   const bin = path.join(here, 'node_modules/.bin')
   return new Promise((done, failed) => {
     const child = spawn(path.join(bin, 'conformance'), args, { cwd: here, env: { ...process.env, PATH: `${bin}:${process.env.PATH}` } })
     let said = ''
-    for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', text => { said += text })
+    for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', text => hear(said += text))
     child.on('error', failed).on('close', code => done({ code, said }))
   })
 }

@@ -12,7 +12,7 @@ after(() => house?.stop())
 
 let alone
 test('the fixture alone passes', { timeout: 120_000 }, async t => {
-  const { code, said } = await conformance('server', '--url', house.fixture, ...set)
+  const { code, said } = await conformance(['server', '--url', house.fixture, ...set])
   alone = total(said)
   t.diagnostic(`fixture alone: ${alone.passed} passed, ${alone.failed} failed`)
   assert.equal(code, 0, said)
@@ -20,7 +20,7 @@ test('the fixture alone passes', { timeout: 120_000 }, async t => {
 
 test('through gatehouse it passes what it passes alone, but for the baseline', { timeout: 240_000 }, async t => {
   const url = await house.open('/s/fixture/mcp')
-  const { code, said } = await conformance('server', '--url', url, ...set, '--expected-failures', 'baseline.yml')
+  const { code, said } = await conformance(['server', '--url', url, ...set, '--expected-failures', 'baseline.yml'])
   const through = total(said)
   t.diagnostic(`through gatehouse: ${through.passed} passed, ${through.failed} failed`)
   assert.equal(code, 0, said + house.tail())
