@@ -79,6 +79,34 @@ func call(ctx context.Context, endpoint, token, session, name, args string) answ
 	return rpc(ctx, endpoint, token, session, "tools/call", `{"name":"`+name+`","arguments":`+args+`}`)
 }
 
+// listen opens the stream of a new session and returns when it ended, once it
+// did. It is open when listen returns.
+func listen(ctx context.Context, endpoint, token string) (ended <-chan time.Time, err error) {
+	session := rpc(ctx, endpoint, token, "", "initialize", initialize).header.Get(mcp.SessionHeader)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint, nil)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Accept", "text/event-stream")
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set(mcp.SessionHeader, session)
+	resp, err := hc.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		_ = resp.Body.Close()
+		return nil, fmt.Errorf("listening was answered %s", resp.Status)
+	}
+	end := make(chan time.Time, 1)
+	go func() {
+		_, _ = io.Copy(io.Discard, resp.Body) // how it ends does not matter
+		_ = resp.Body.Close()
+		end <- time.Now()
+	}()
+	return end, nil
+}
+
 const initialize = `{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"endurance","version":"1"}}`
 
 // jti is the id of an access token.

@@ -176,6 +176,14 @@ func (d *day) operate(c *dayClient) {
 		expect("bad token", rpc(ctx, base+"/mcp", id, session, "tools/list", "{}"), http.StatusUnauthorized, "")
 	case n < 90:
 		expect("gone away", d.leave(c, session), 0, "")
+	case n < 91:
+		listening, cancel := context.WithTimeout(ctx, 30*time.Millisecond+rand.N(time.Second))
+		defer cancel()
+		if ended, err := listen(listening, base+"/mcp", c.access); err == nil {
+			<-ended
+		} else if listening.Err() == nil {
+			d.t.Errorf("stream: %v", err)
+		}
 	case n < 97:
 		d.refresh(c, expect)
 	case n < 99: // the sessions are the client's, so they go on

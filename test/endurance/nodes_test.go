@@ -116,14 +116,14 @@ func TestRevocationReachesTheOtherNode(t *testing.T) {
 	close(victims)
 	worst, began, stop := delays(), time.Now(), p.load(size(100, 300))
 	var mu sync.Mutex
-	var took []time.Duration
+	var took, ended []time.Duration
 	var revoking sync.WaitGroup
 	for range 4 {
 		revoking.Go(func() {
 			for v := range victims {
-				d := p.revokeAndSee(v)
+				refused, over := p.revokeAndSee(v)
 				mu.Lock()
-				took = append(took, d)
+				took, ended = append(took, refused), append(ended, over)
 				mu.Unlock()
 				time.Sleep(size(50*time.Millisecond, 200*time.Millisecond))
 			}
@@ -135,22 +135,25 @@ func TestRevocationReachesTheOtherNode(t *testing.T) {
 	if p.refused.Load()+p.odd.Load() > 0 {
 		t.Errorf("of %d calls of somebody else %d were refused and %d failed", p.calls.Load(), p.refused.Load(), p.odd.Load())
 	}
-	if p99 := quantile(took, .99); p99 > everywhere && late < slack {
+	if p99 := max(quantile(took, .99), quantile(ended, .99)); p99 > everywhere && late < slack {
 		t.Errorf("a revocation took %v (p99) to hold at the other node, and the machine was never late by more than %v", p99, late)
 	}
 	p.a.intact()
-	figures(t, "%d revocations under %.0f calls/s, refused at the other node after %s; the machine was late by %v at most",
-		revocations, float64(p.calls.Load())/span.Seconds(), spread(took), late.Round(time.Millisecond))
+	figures(t, "%d revocations under %.0f calls/s, refused at the other node after %s; open streams there ended after %s; the machine was late by %v at most",
+		revocations, float64(p.calls.Load())/span.Seconds(), spread(took), spread(ended), late.Round(time.Millisecond))
 }
 
 // revokeAndSee revokes at one node and returns how long the other went on
-// answering after the revocation had been confirmed.
-func (p *pair) revokeAndSee(v authorization) time.Duration {
+// answering, and how long a stream stayed open there, after the revocation had
+// been confirmed.
+func (p *pair) revokeAndSee(v authorization) (refused, over time.Duration) {
 	list := func(n *server) answer {
 		return rpc(context.Background(), n.URL+"/mcp", v.access, "", "tools/list", "{}")
 	}
-	if a := list(p.b); a.status != http.StatusOK { // remembered there from now on
-		p.t.Errorf("before the revocation: %v", a)
+	stream, err := listen(context.Background(), p.b.URL+"/mcp", v.access) // remembered there from now on
+	if err != nil {
+		p.t.Errorf("before the revocation: %v", err)
+		return 0, 0
 	}
 	if a := revoke(context.Background(), p.a.URL, p.client, v.refresh); a.status != http.StatusOK {
 		p.t.Errorf("revocation: %v", a)
@@ -159,18 +162,25 @@ func (p *pair) revokeAndSee(v authorization) time.Duration {
 	if a := list(p.a); a.status != http.StatusUnauthorized {
 		p.t.Errorf("revoked at this node: %v", a)
 	}
-	for {
+	for ; ; time.Sleep(5 * time.Millisecond) {
 		asked := time.Now()
 		a := list(p.b)
-		switch {
-		case a.status == http.StatusUnauthorized:
-			return max(asked.Sub(confirmed), 0)
-		case a.status != http.StatusOK || time.Since(confirmed) > time.Minute:
-			p.t.Errorf("%v after the revocation: %v", time.Since(confirmed), a)
-			return time.Since(confirmed)
+		if a.status == http.StatusUnauthorized {
+			refused = max(asked.Sub(confirmed), 0)
+			break
 		}
-		time.Sleep(5 * time.Millisecond)
+		if a.status != http.StatusOK || time.Since(confirmed) > time.Minute {
+			p.t.Errorf("%v after the revocation: %v", time.Since(confirmed), a)
+			break
+		}
 	}
+	select {
+	case at := <-stream:
+		over = max(at.Sub(confirmed), 0)
+	case <-time.After(time.Minute):
+		p.t.Error("a stream is still open a minute after the revocation")
+	}
+	return refused, over
 }
 
 // A node that is cut off from the database, with its connections closed or only
@@ -191,6 +201,10 @@ func TestNodeCutOffFromTheDatabaseRefuses(t *testing.T) {
 				t.Fatalf("before: %v", a)
 			}
 			time.Sleep(15 * time.Millisecond)
+		}
+		stream, err := listen(t.Context(), p.b.URL+"/mcp", v.access)
+		if err != nil {
+			t.Fatal(err)
 		}
 		worst, began := delays(), time.Now()
 		way.cut()
@@ -214,6 +228,15 @@ func TestNodeCutOffFromTheDatabaseRefuses(t *testing.T) {
 		if refused == 0 || refused > cutOff+slack && late < slack {
 			t.Errorf("%s: it refused after %v (0: never), and the machine was never late by more than %v", way.name, refused, late)
 		}
+		var over time.Duration
+		select {
+		case at := <-stream:
+			over = at.Sub(began)
+		default:
+		}
+		if over == 0 || over > cutOff+slack && late < slack {
+			t.Errorf("%s: an open stream ended after %v (0: never), and the machine was never late by more than %v", way.name, over, late)
+		}
 		p.link.mend()
 		healed := time.Now()
 		for list(p.b).status != http.StatusOK {
@@ -222,8 +245,8 @@ func TestNodeCutOffFromTheDatabaseRefuses(t *testing.T) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		figures(t, "connections %s: refused after %v, back %v after it was mended; the machine was late by %v at most",
-			way.name, refused.Round(time.Millisecond), time.Since(healed).Round(time.Millisecond), late.Round(time.Millisecond))
+		figures(t, "connections %s: refused after %v, an open stream ended after %v, back %v after it was mended; the machine was late by %v at most",
+			way.name, refused.Round(time.Millisecond), over.Round(time.Millisecond), time.Since(healed).Round(time.Millisecond), late.Round(time.Millisecond))
 	}
 	if a := call(t.Context(), p.b.URL+"/mcp", v.access, "", "echo", `{"message":"back"}`); a.status != http.StatusOK {
 		t.Errorf("a call afterwards: %v", a)
