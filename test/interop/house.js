@@ -16,8 +16,10 @@ const everything = packaged('@modelcontextprotocol/server-everything/dist/index.
 
 // inHouse makes the tests of a file, which share a house: in development mode,
 // or with a person who sets it up and signs in. A failure shows what the server
-// said. Some programs of others need Node 24, which npm test brings along.
-export function inHouse({ dev }) {
+// said. Some programs of others need Node 24, which npm test brings along. skip is
+// the reason for which they cannot run, if there is one.
+export function inHouse({ dev, skip = false }) {
+  if (skip) return name => test(name, { skip })
   let house
   before(async () => {
     assert.ok(parseInt(process.versions.node) >= 24, `run npm test: these clients need Node.js 24, this is ${process.version}`)
@@ -83,13 +85,17 @@ class House {
     return (await promisify(execFile)(this.#bin, args, { cwd: here, env: this.env() })).stdout
   }
 
+  // events are what the log has of an app, in its order.
+  async events(client) {
+    const lines = (await this.command('audit', 'tail', '--data-dir', this.data, '--since-seq', '0', '-o', 'json')).trim().split('\n')
+    const events = lines.map(line => JSON.parse(line)).filter(e => e.client === client)
+    return events.map(e => [e.action, e.outcome, ...(e.action === 'tool.call' ? [e.target] : [])].join(' '))
+  }
+
   // recorded demands that the log has the person's yes to an app, its tokens, and
   // its calls of a tool: each in that order, allowed, and nothing else.
   async recorded(client, ...calls) {
-    const lines = (await this.command('audit', 'tail', '--data-dir', this.data, '--since-seq', '0', '-o', 'json')).trim().split('\n')
-    const events = lines.map(line => JSON.parse(line)).filter(e => e.client === client)
-    assert.deepEqual(events.map(e => [e.action, e.outcome, ...(e.action === 'tool.call' ? [e.target] : [])].join(' ')),
-      ['consent allowed', 'token.issue allowed', ...calls.map(name => `tool.call allowed ${name}`)])
+    assert.deepEqual(await this.events(client), ['consent allowed', 'token.issue allowed', ...calls.map(name => `tool.call allowed ${name}`)])
   }
 
   // untold demands that the server behind was called, and never saw a bearer.
