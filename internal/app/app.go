@@ -131,20 +131,23 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	if missing != nil {
 		fmt.Fprintf(out, "✓ Made a new master key, %s: keep a copy, without it the database can't be read\n", c.MasterKeyFile)
 	}
+	c.IssuerURL = cmp.Or(c.IssuerURL, c.PublicURL)
 	box := seal.Box{Keeper: key}
 	h := &house{config: c, db: db, log: slog.New(slog.NewTextHandler(out, nil)), registry: &tool.Registry{}}
 	h.live.Store(&c)
 	h.audit = &audit.Log{DB: db, Box: box}
 	db.BeforeCommit = h.audit.Seal
 	h.people = &identity.People{DB: db, Dev: c.Dev}
-	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.PublicURL, Log: h.log}
-	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: &mail.Printer{Out: out}, Issuer: c.PublicURL}
+	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log}
+	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: &mail.Printer{Out: out}, Issuer: c.IssuerURL}
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
 	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version}
-	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Registry: h.registry, Log: h.log, Issuer: c.PublicURL, Public: c.PublicURL, Dev: c.Dev}
+	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev}
 	h.oauth = &authserver.Server{
 		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, People: h.people, Authn: h.authn, Registry: h.registry, Gate: h.gate,
-		Pages: h.pages, Log: h.log, Issuer: c.PublicURL, Public: c.PublicURL, Dev: c.Dev,
+		Pages: h.pages, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev,
+		Registration: c.Registration == "open", Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
+		RequireResource: c.RequireResource, Prefix: families[c.EndpointStyle],
 	}
 	h.pages.AuthServer = h.oauth
 	h.mcp = &mcpserver.Server{
@@ -181,7 +184,7 @@ func (h *house) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return h.checkDocuments()
 }
 
 // recover closes the calls that were cut off when the process ended. Where other
@@ -234,14 +237,8 @@ func localOwner(*http.Request) (principal.Principal, error) {
 
 // open serves on all listeners until ctx ends, then lets requests end.
 func (h *house) open(ctx context.Context, listeners []net.Listener, socket net.Listener) error {
-	outside, inside := http.NewServeMux(), http.NewServeMux()
-	h.oauth.Routes(outside)
-	h.mcp.Routes(outside)
-	h.rest.Routes(outside)
-	h.pages.Routes(outside)
-	h.socket.Routes(inside)
-
-	servers := []*http.Server{h.server(proxied(h.proxies, guard(hosts(h.config.PublicURL, listeners[0]), outside))), h.server(inside)}
+	inside := routes(h.socket.Routes)
+	servers := []*http.Server{h.server(proxied(h.proxies, guard(hosts(h.config, listeners[0]), h.outside()))), h.server(inside)}
 	if h.pair != nil {
 		servers[0].TLSConfig = h.pair.config()
 	}
@@ -305,7 +302,7 @@ func (h *house) announce(ctx context.Context, out io.Writer) error {
 	}
 	if code != "" {
 		fmt.Fprintf(out, "\nFinish setup in your browser. The code works once, for %d minutes:\n  %s/setup\n  code  %s\n",
-			int(authn.SetupLife/time.Minute), c.PublicURL, code)
+			int(authn.SetupLife/time.Minute), c.IssuerURL, code)
 	}
 	fmt.Fprintf(out, "\nNo mail server is set: sign-in links are printed here.\nCtrl+C to stop.\n")
 	return nil

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
 
@@ -25,6 +26,13 @@ type Config struct {
 	TLSKeyFile     string
 	TrustedProxies []netip.Prefix
 	AllowedOrigins []string
+
+	IssuerURL       string
+	Registration    string
+	RedirectSchemes []string
+	ExactRedirects  bool
+	RequireResource bool
+	EndpointStyle   string
 
 	Source Source
 }
@@ -85,6 +93,30 @@ var settings = []setting{
 	{
 		key: "allowed_origins", field: func(c *Config) any { return &c.AllowedOrigins }, absent: "only our own", example: "[https://inspector.example.org]", live: true,
 		doc: "Origins of web pages that may call the MCP endpoints. Pages of this computer may where public_url is on it.",
+	},
+	{
+		key: "issuer_url", field: func(c *Config) any { return &c.IssuerURL }, absent: "public_url", example: "https://auth.example.org",
+		doc: "Address of the authorization server, where it is to have a host of its own: its endpoints and pages are there, the MCP endpoints at public_url. It has no path.",
+	},
+	{
+		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "off"},
+		doc: "May an app register itself? With off, only those that are registered already can connect.",
+	},
+	{
+		key: "redirect_schemes", field: func(c *Config) any { return &c.RedirectSchemes }, absent: "cursor, vscode, vscode-insiders, windsurf, claude, zed", example: "[cursor, com.example.app]",
+		doc: "Schemes of their own, beside https and http on this computer, at which apps may be answered.",
+	},
+	{
+		key: "exact_redirects", field: func(c *Config) any { return &c.ExactRedirects }, preset: "false",
+		doc: "Must an app on a person's computer listen on the port that it registered? Most choose a new one each time.",
+	},
+	{
+		key: "require_resource", field: func(c *Config) any { return &c.RequireResource }, preset: "false",
+		doc: "Must an app say for which MCP endpoint it asks? Without, older apps that do not say it mean the common one.",
+	},
+	{
+		key: "endpoint_style", field: func(c *Config) any { return &c.EndpointStyle }, preset: "oauth", oneOf: []string{"oauth", "mcp", "bare"},
+		doc: "Which addresses of the authorization server its metadata names: /oauth/token, /mcp/token or /token. All of them answer.",
 	},
 }
 
@@ -353,6 +385,10 @@ func (l *loading) complete() {
 	if c.PublicURL != "" {
 		l.judgeAddress("public_url", &c.PublicURL)
 	}
+	if c.IssuerURL != "" {
+		l.judgeAddress("issuer_url", &c.IssuerURL)
+	}
+	l.judgeSchemes()
 	switch {
 	case c.TLSCertFile == "" && c.TLSKeyFile != "":
 		l.wrong("tls.cert_file", "a key needs its certificate; name the file")
@@ -360,6 +396,8 @@ func (l *loading) complete() {
 		l.wrong("tls.key_file", "a certificate needs its key; name the file")
 	case c.TLSCertFile != "" && strings.HasPrefix(c.PublicURL, "http:"):
 		l.wrong("public_url", "with a certificate the server speaks TLS, so the address begins with https")
+	case c.TLSCertFile != "" && strings.HasPrefix(c.IssuerURL, "http:"):
+		l.wrong("issuer_url", "with a certificate the server speaks TLS, so the address begins with https")
 	}
 	for i := range c.AllowedOrigins {
 		l.judgeOrigin(&c.AllowedOrigins[i])
@@ -390,16 +428,35 @@ func (l *loading) judgeListen() {
 func (l *loading) judgeDev() {
 	c := &l.Config
 	const never = "development mode never leaves this computer, but "
-	u, err := url.Parse(c.PublicURL)
 	host, _, _ := net.SplitHostPort(c.Listen) // judged elsewhere
 	switch {
 	case !c.Dev:
-	case c.PublicURL != "" && err == nil && !isLoopback(u.Hostname()):
+	case leaves(c.PublicURL):
 		l.wrong("dev", never+"public_url is "+hidePassword(c.PublicURL))
+	case leaves(c.IssuerURL):
+		l.wrong("dev", never+"issuer_url is "+hidePassword(c.IssuerURL))
 	case host != "" && !isLoopback(host):
 		l.wrong("dev", never+"listen is "+c.Listen)
 	case c.TrustedProxies != nil:
 		l.wrong("dev", never+"trusted_proxies lets others in")
+	}
+}
+
+// leaves reports whether an address is that of another computer.
+func leaves(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && address != "" && !isLoopback(u.Hostname())
+}
+
+// judgeSchemes checks which schemes apps may have beside https.
+func (l *loading) judgeSchemes() {
+	if l.Source.origins["redirect_schemes"] == "" {
+		l.RedirectSchemes = []string{"cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"}
+	}
+	for _, scheme := range l.RedirectSchemes {
+		if oauth.CheckRedirect(scheme+"://app", []string{scheme}) != nil {
+			l.wrong("redirect_schemes", scheme+" is not a scheme that an app can have, like com.example.app")
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ func TestDefaults(t *testing.T) {
 	c, err := load(nil, "XDG_DATA_HOME=/data")
 	want := Config{
 		Listen: "localhost:3000", DataDir: "/data/gatehouse", Database: "sqlite:/data/gatehouse/gatehouse.db", MasterKeyFile: "/data/gatehouse/master.key",
+		Registration: "open", RedirectSchemes: []string{"cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"}, EndpointStyle: "oauth",
 	}
 	if err != nil || !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v, %v", c, err)
@@ -44,6 +45,7 @@ func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 		"GATEHOUSE_LISTEN=localhost:1", "GATEHOUSE_DEV=false", "GATEHOUSE_DATABASE=postgres://h/db", "GATEHOUSE_DATA_DIR=/env", "HOME=/x")
 	want := Config{
 		Listen: "localhost:2", PublicURL: "http://localhost:3", DataDir: "/env", Database: "postgres://h/db", MasterKeyFile: "/file.key", Dev: true,
+		Registration: "open", RedirectSchemes: c.RedirectSchemes, EndpointStyle: "oauth",
 	}
 	if err != nil || !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v, %v", c, err)
@@ -113,6 +115,14 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"no origin", nil, []string{"GATEHOUSE_ALLOWED_ORIGINS=https://a.example/x"}, "is not an origin like"},
 		{"origin null", nil, []string{"GATEHOUSE_ALLOWED_ORIGINS=null"}, "is not an origin like"},
 		{"no network", nil, []string{"GATEHOUSE_TRUSTED_PROXIES=10.0.0.0/8,proxy"}, "proxy is neither an address nor a network"},
+		{"issuer with a path", nil, []string{"GATEHOUSE_ISSUER_URL=https://example.org/auth"}, "is not an address like"}, // R115
+		{"issuer in the clear", nil, []string{"GATEHOUSE_ISSUER_URL=http://auth.example.org"}, "http is for this computer only"},
+		{"dev with a public issuer", map[string]string{"dev": "true"}, []string{"GATEHOUSE_ISSUER_URL=https://auth.example.org"}, "development mode never leaves this computer, but issuer_url is"},
+		{"a scheme that runs code", nil, []string{"GATEHOUSE_REDIRECT_SCHEMES=cursor,javascript"}, "javascript is not a scheme that an app can have"}, // attack 7
+		{"http for a scheme", nil, []string{"GATEHOUSE_REDIRECT_SCHEMES=http"}, "http is not a scheme"},
+		{"a scheme in upper case", nil, []string{"GATEHOUSE_REDIRECT_SCHEMES=Cursor"}, "Cursor is not a scheme"},
+		{"a scheme with slashes", nil, []string{"GATEHOUSE_REDIRECT_SCHEMES=cursor://"}, "cursor:// is not a scheme"},
+		{"registration by whom", nil, []string{"GATEHOUSE_REGISTRATION=maybe"}, "it is one of open, off"},
 		{"PostgreSQL without a key", map[string]string{"database": "postgres://localhost/db"}, nil, "master_key_file: with PostgreSQL every node needs the same key"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -169,6 +179,7 @@ func TestIgnoredVariablesAreReported(t *testing.T) {
 var samples = map[string]string{
 	"listen": "localhost:7", "public_url": "https://example.org", "data_dir": "/x", "database": "sqlite:/x", "master_key_file": "/x", "dev": "true",
 	"tls.cert_file": "/x", "tls.key_file": "/x", "trusted_proxies": "10.1.0.0/16", "allowed_origins": "https://app.example",
+	"issuer_url": "https://auth.example", "registration": "off", "redirect_schemes": "com.example.app", "exact_redirects": "true", "require_resource": "true", "endpoint_style": "mcp",
 }
 
 // together are variables that a setting makes no sense without.
@@ -269,8 +280,8 @@ func TestOwnNamesAndOrigins(t *testing.T) {
 	}
 	defer func() { _ = l.Close() }()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	got := hosts("https://gatehouse.example.org", l)
-	if !slices.Equal(got, []string{"gatehouse.example.org", "localhost:" + port, "127.0.0.1:" + port, "[::1]:" + port}) {
+	got := hosts(Config{PublicURL: "https://gatehouse.example.org", IssuerURL: "https://auth.example.org:8443"}, l)
+	if !slices.Equal(got, []string{"gatehouse.example.org", "auth.example.org:8443", "localhost:" + port, "127.0.0.1:" + port, "[::1]:" + port}) {
 		t.Errorf("%s", got)
 	}
 	for _, tt := range []struct {

@@ -210,13 +210,10 @@ func (b timelyBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// hosts are the names that requests may call us by: that of the public address,
-// and those of the loopback address we listen on.
-func hosts(public string, l net.Listener) []string {
-	var names []string
-	if u, err := url.Parse(public); err == nil {
-		names = append(names, u.Host)
-	}
+// hosts are the names that requests may call us by: those of the public address
+// and of the issuer, and those of the loopback address we listen on.
+func hosts(c Config, l net.Listener) []string {
+	names := []string{hostOf(c.PublicURL), hostOf(c.IssuerURL)}
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	for _, name := range []string{"localhost", "127.0.0.1", "::1"} {
 		names = append(names, net.JoinHostPort(name, port))

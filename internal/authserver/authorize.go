@@ -108,7 +108,7 @@ func (s *Server) addressee(ctx context.Context, req oauth.AuthorizeRequest) (c C
 		return c, err
 	case !found:
 		return c, clientUnknown.New("this app isn't known here")
-	case !oauth.MatchRedirect(c.Redirects, req.RedirectURI):
+	case !s.mayAnswerAt(c, req.RedirectURI):
 		return c, redirectMismatch.New("this app asked to be sent somewhere it didn't register").
 			WithWhy("it asked for %.200s, which is not among the addresses it registered", req.RedirectURI)
 	}
@@ -138,14 +138,15 @@ func (s *Server) ask(f *flow, req oauth.AuthorizeRequest) *oauth.Error {
 const offlineAccess = "offline_access"
 
 // audience finds the resource asked for. None, or the bare origin, means the
-// common endpoint (C13).
+// common endpoint, unless clients have to say what they mean (C13).
 func (s *Server) audience(asked []string) (tool.Audience, bool) {
 	switch {
-	case len(asked) == 0:
-		return s.Registry.Audience(s.Public, "")
 	case len(asked) > 1:
 		return tool.Audience{}, false
-	case oauth.SameResource(asked[0], s.Public):
+	case len(asked) == 0 || oauth.SameResource(asked[0], s.Public):
+		if s.RequireResource {
+			return tool.Audience{}, false
+		}
 		return s.Registry.Audience(s.Public, "")
 	}
 	return s.Registry.AudienceAt(s.Public, oauth.Canonical(asked[0]))

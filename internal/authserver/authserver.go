@@ -54,6 +54,12 @@ type Server struct {
 	Issuer   string // issuer identifier (RFC 8414)
 	Public   string // where the MCP endpoints are
 	Dev      bool   // sign-in and consent approve themselves for loopback redirects (R317)
+
+	Registration    bool     // may a client register itself? (R218)
+	Schemes         []string // private-use schemes that redirect URIs may have (R216)
+	ExactRedirects  bool     // may a program not listen on another port than it registered? (C10)
+	RequireResource bool     // must a client say for which endpoint it asks? (C13)
+	Prefix          string   // which family of paths the metadata names (C01)
 }
 
 // Pages are what people see. Each call answers the request.
@@ -69,11 +75,10 @@ func (s *Server) Open(ctx context.Context) error {
 	return s.DB.Migrate(ctx, "authserver", migrations)
 }
 
-// prefixes are the three families of paths that all answer (C01). The first is
-// the one that the metadata names.
+// prefixes are the three families of paths, which all answer (C01).
 var prefixes = []string{"/oauth", "/mcp", ""}
 
-// Routes mounts the endpoints.
+// Routes mounts what belongs to the issuer: endpoints, pages and metadata (R114).
 func (s *Server) Routes(mux *http.ServeMux) {
 	for _, prefix := range prefixes {
 		mux.Handle("GET "+prefix+"/authorize", s.page(s.authorize))
@@ -90,9 +95,14 @@ func (s *Server) Routes(mux *http.ServeMux) {
 
 	mux.Handle("/.well-known/"+oauth.ServerSuffix, s.machine(verbs{http.MethodGet: s.serverMetadata}))
 	mux.Handle("/.well-known/"+oauth.OpenIDSuffix, s.machine(verbs{http.MethodGet: s.serverMetadata}))
+	mux.Handle("/.well-known/jwks.json", s.machine(verbs{http.MethodGet: s.jwks}))
+}
+
+// ResourceRoutes mounts what belongs to the MCP endpoints: the documents that lead
+// from there to the issuer.
+func (s *Server) ResourceRoutes(mux *http.ServeMux) {
 	mux.Handle("/.well-known/"+oauth.ResourceSuffix, s.machine(verbs{http.MethodGet: s.resourceMetadata}))
 	mux.Handle("/.well-known/"+oauth.ResourceSuffix+"/{path...}", s.machine(verbs{http.MethodGet: s.resourceMetadata}))
-	mux.Handle("/.well-known/jwks.json", s.machine(verbs{http.MethodGet: s.jwks}))
 }
 
 // handler answers a request whose flow has a reference, or says why it did not.
@@ -208,12 +218,11 @@ func publish(w http.ResponseWriter, body any) error {
 // serverMetadata is RFC 8414's document, and the same under OpenID Connect's name
 // (R101–R106, R116).
 func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ string) error {
-	at := s.Issuer + prefixes[0]
-	return publish(w, oauth.ServerMetadata{
+	at := s.Issuer + s.Prefix
+	m := oauth.ServerMetadata{
 		Issuer:                s.Issuer,
 		AuthorizationEndpoint: at + "/authorize",
 		TokenEndpoint:         at + "/token",
-		RegistrationEndpoint:  at + "/register",
 		RevocationEndpoint:    at + "/revoke",
 		JWKSURI:               s.Issuer + "/.well-known/jwks.json",
 		ScopesSupported:       append(s.Registry.Scopes(), "offline_access"),
@@ -224,7 +233,11 @@ func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ string
 		RevocationAuthMethods: authMethods,
 		ChallengeMethods:      []string{"S256"},
 		IssParameter:          true,
-	})
+	}
+	if s.Registration {
+		m.RegistrationEndpoint = at + "/register"
+	}
+	return publish(w, m)
 }
 
 // resourceMetadata is RFC 9728's document of one MCP endpoint. At the root it is

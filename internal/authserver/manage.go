@@ -77,7 +77,7 @@ func (s *Server) showClient(w http.ResponseWriter, r *http.Request, _ string) er
 // changeClient registers the client anew under its id (R211, R220). The token
 // stays the same.
 func (s *Server) changeClient(w http.ResponseWriter, r *http.Request, ref string) error {
-	asked, given, fault := readRegistration(w, r)
+	asked, given, fault := s.readRegistration(w, r)
 	var answer oauth.Registration
 	var manage, shown string
 	err := s.DB.Do(r.Context(), func(tx *store.Tx) error {
@@ -89,7 +89,7 @@ func (s *Server) changeClient(w http.ResponseWriter, r *http.Request, ref string
 			return fault
 		}
 		var hash []byte
-		if answer, shown, hash, err = c.changed(asked, given); err != nil {
+		if answer, shown, hash, err = s.changed(c, asked, given); err != nil {
 			return err
 		}
 		manage = c.manage
@@ -111,7 +111,7 @@ func (s *Server) changeClient(w http.ResponseWriter, r *http.Request, ref string
 // as it is (C31). How the client authenticates changes only where it says so. A
 // secret is kept with those two, and for a client that shows it; otherwise a
 // confidential client gets a new one (R220).
-func (c registered) changed(asked oauth.Registration, given []string) (answer oauth.Registration, shown string, hash []byte, err error) {
+func (s *Server) changed(c registered, asked oauth.Registration, given []string) (answer oauth.Registration, shown string, hash []byte, err error) {
 	if asked.ClientID != "" && asked.ClientID != c.ID {
 		return answer, "", nil, oauth.Errorf(oauth.InvalidClientMetadata, "client_id cannot be changed")
 	}
@@ -130,7 +130,7 @@ func (c registered) changed(asked oauth.Registration, given []string) (answer oa
 	if asked.TokenAuthMethod == "" {
 		asked.TokenAuthMethod = c.AuthMethod
 	}
-	if answer, err = grantedOf(asked); err != nil {
+	if answer, err = s.granted(asked); err != nil {
 		return answer, "", nil, err
 	}
 	answer.ClientID, answer.ClientIDIssuedAt = c.ID, c.metadata.ClientIDIssuedAt

@@ -127,7 +127,7 @@ func TestBadChangesAreRefused(t *testing.T) {
 		"no object":             {`[]`, oauth.InvalidClientMetadata},
 		"nothing":               {``, oauth.InvalidClientMetadata},
 		"a member twice":        {`{` + redirects + `,` + redirects + `}`, oauth.InvalidClientMetadata},
-		"over 8 KB":             {`{` + redirects + `,"scope":"` + strings.Repeat("x", 9<<10) + `"}`, oauth.InvalidClientMetadata},
+		"over 8 KB":             {registration(slices.Repeat([]string{"https://b.example/" + strings.Repeat("x", 2000)}, 5)...), oauth.InvalidClientMetadata},
 		"over 64 KB":            {`{` + redirects + `,"x":"` + strings.Repeat("x", 65<<10) + `"}`, oauth.InvalidClientMetadata},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,11 +26,14 @@ const (
 
 // register is dynamic client registration (RFC 7591, R201–R209, R215–R217).
 func (s *Server) register(w http.ResponseWriter, r *http.Request, ref string) error {
-	asked, _, err := readRegistration(w, r)
+	if !s.Registration {
+		return &oauth.Error{Code: oauth.AccessDenied, Description: "clients do not register themselves here; ask the operator", Status: http.StatusNotFound}
+	}
+	asked, _, err := s.readRegistration(w, r)
 	if err != nil {
 		return err
 	}
-	answer, err := grantedOf(asked)
+	answer, err := s.granted(asked)
 	if err != nil {
 		return err
 	}
@@ -66,7 +69,7 @@ func clientEvent(action, id, name, from, ref string) audit.Event {
 }
 
 // readRegistration reads what a client says of itself.
-func readRegistration(w http.ResponseWriter, r *http.Request) (asked oauth.Registration, given []string, err error) {
+func (s *Server) readRegistration(w http.ResponseWriter, r *http.Request) (asked oauth.Registration, given []string, err error) {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return asked, nil, oauth.Errorf(oauth.InvalidClientMetadata, "send the metadata as application/json")
 	}
@@ -74,16 +77,16 @@ func readRegistration(w http.ResponseWriter, r *http.Request) (asked oauth.Regis
 	if err != nil {
 		return asked, nil, oauth.Errorf(oauth.InvalidClientMetadata, "the metadata has more than %d bytes, or did not arrive whole", maxRegistration)
 	}
-	asked, given, fault := oauth.ParseRegistration(body, appSchemes)
+	asked, given, fault := oauth.ParseRegistration(body, s.Schemes)
 	if fault != nil {
 		return asked, nil, fault
 	}
 	return asked, given, nil
 }
 
-// grantedOf is what of a registration is granted. What is reduced is reduced in the
+// granted is what of a registration is granted. What is reduced is reduced in the
 // answer as well (R206, attack 50).
-func grantedOf(asked oauth.Registration) (granted oauth.Registration, err error) {
+func (s *Server) granted(asked oauth.Registration) (granted oauth.Registration, err error) {
 	granted = asked
 	granted.ClientID, granted.ClientIDIssuedAt, granted.ClientSecret, granted.SecretExpiresAt = "", 0, "", nil
 	granted.RegistrationURI, granted.RegistrationToken = "", ""
@@ -97,11 +100,22 @@ func grantedOf(asked oauth.Registration) (granted oauth.Registration, err error)
 	if !slices.Contains(granted.GrantTypes, grantCode) {
 		return granted, oauth.Errorf(oauth.InvalidClientMetadata, "grant_types must contain authorization_code")
 	}
-	granted.ResponseTypes = []string{"code"}
+	granted.ResponseTypes, granted.Scope = []string{"code"}, s.promised(asked.Scope)
 	if !slices.Contains(authMethods, asked.TokenAuthMethod) {
 		granted.TokenAuthMethod = authNone
 	}
 	return granted, nil
+}
+
+// promised are the scopes that exist here, without those for administration: a
+// client asks for them when a call needs them, and a person decides.
+func (s *Server) promised(scope string) string {
+	asked := strings.Fields(scope)
+	promised := slices.DeleteFunc(s.known(asked), func(scope string) bool { return strings.HasSuffix(scope, ":admin") })
+	if slices.Contains(asked, offlineAccess) {
+		promised = append(promised, offlineAccess)
+	}
+	return strings.Join(promised, " ")
 }
 
 // kept is what is stored of a registration: never a secret.
@@ -141,8 +155,15 @@ func registrationHash(manage string) []byte {
 	return sum[:]
 }
 
-// appSchemes are the private-use schemes that editors are known to use.
-var appSchemes = []string{"cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"}
+// mayAnswerAt reports whether the client registered the redirect URI. A program on
+// the person's computer may listen on another port, unless that is switched off
+// (R304, C10).
+func (s *Server) mayAnswerAt(c Client, uri string) bool {
+	if s.ExactRedirects {
+		return slices.Contains(c.Redirects, uri)
+	}
+	return oauth.MatchRedirect(c.Redirects, uri)
+}
 
 // cleanName keeps of a claimed name what can be shown: no control, direction or
 // zero-width characters.

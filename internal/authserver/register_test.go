@@ -91,7 +91,7 @@ func TestRegistrationRefuses(t *testing.T) {
 		"attack 8: twenty-one":                 {registration(slices.Repeat([]string{"https://b.example/cb"}, 21)...), oauth.InvalidRedirectURI},
 		"attack 48: ten thousand":              {registration(slices.Repeat([]string{"h"}, 10_000)...), oauth.InvalidRedirectURI},
 		"attack 48: 65 KB":                     {`{` + ok + `,"x":"` + strings.Repeat("x", 65<<10) + `"}`, oauth.InvalidClientMetadata},
-		"over 8 KB of what is kept":            {`{` + ok + `,"software_id":"` + strings.Repeat("x", 8<<10) + `"}`, oauth.InvalidClientMetadata},
+		"over 8 KB of what is kept":            {registration(slices.Repeat([]string{"https://b.example/" + strings.Repeat("x", 2000)}, 5)...), oauth.InvalidClientMetadata},
 		"attack 48: an array":                  {`[{` + ok + `}]`, oauth.InvalidClientMetadata},
 		"attack 48: null":                      {`null`, oauth.InvalidClientMetadata},
 		"attack 48: a string":                  {`"x"`, oauth.InvalidClientMetadata},

@@ -59,12 +59,16 @@ func (c Claims) For(resource string) bool {
 // that whoever verifies knows it before it signs anything.
 type keys struct {
 	signer jose.Signer
+	active string         // kid of the signer's key
 	public map[string]any // kid → public key
 	jwks   []byte
 }
 
 // liveKeys is how many there are.
 const liveKeys = 2
+
+// KeyID names the key that signs now.
+func (t *Tokens) KeyID() string { return t.keys.Load().active }
 
 // JWKS is the document of the public keys (R112).
 func (t *Tokens) JWKS() []byte { return t.keys.Load().jwks }
@@ -252,7 +256,7 @@ func (t *Tokens) readKeys(tx *store.Tx) (*keys, error) {
 			return nil, err
 		}
 		if loaded.signer == nil {
-			loaded.signer = signer
+			loaded.signer, loaded.active = signer, kid
 		}
 		loaded.public[kid], set.Keys = jwk.Key, append(set.Keys, jwk)
 	}

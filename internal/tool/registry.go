@@ -141,6 +141,9 @@ func (r *Registry) Lookup(fullName string) (Tool, bool) {
 // and must not be changed.
 func (r *Registry) All() []Tool { return r.state().sorted }
 
+// Origins are those that are published, in a stable order.
+func (r *Registry) Origins() []string { return slices.Sorted(maps.Keys(r.state().origins)) }
+
 // HasOrigin reports whether origin is published, be it with no tool at all.
 func (r *Registry) HasOrigin(origin string) bool { return r.state().origins[origin] }
 

@@ -340,7 +340,7 @@ func (p *Pages) from(address string) string {
 	switch {
 	case ip == nil || !ip.IsLoopback():
 		return address
-	case strings.HasPrefix(p.Public, "http://"):
+	case strings.HasPrefix(p.Issuer, "http://"):
 		return "this computer"
 	}
 	return ""

@@ -43,7 +43,7 @@ func Start(t testing.TB, change ...func(*app.Config)) *House {
 	t.Helper()
 	h := &House{t: t, Dir: t.TempDir(), Log: &Log{}, HTTP: newHTTP()}
 	t.Cleanup(h.HTTP.CloseIdleConnections)
-	c := app.Config{Listen: "localhost:0", DataDir: h.Dir}
+	c := app.Config{Listen: "localhost:0", DataDir: h.Dir, Registration: "open", RedirectSchemes: []string{"cursor", "vscode"}, EndpointStyle: "oauth"}
 	for _, f := range change {
 		f(&c)
 	}
