@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 // The user's terminal. A script may use, besides what testscript has:
 //
 //	await COMMAND…             repeats a command until it succeeds
+//	until PATTERN COMMAND…     repeats it until its output matches, or with ! no longer does
 //	code N COMMAND…            runs a command that exits with N
 //	mistake TEXT WHY COMMAND…  runs one that exits with 2 and says both, in the form of errors
 //	hangup                     tells what runs in the background to read its configuration again
@@ -56,7 +57,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_DATA_HOME", env.WorkDir+"/share")
 			return l.Close()
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "code": code, "mistake": mistake, "signin": signin, "hangup": hangup},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "code": code, "mistake": mistake, "signin": signin, "hangup": hangup, "until": awaitOutput},
 	})
 }
 
@@ -69,6 +70,17 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 		time.Sleep(25 * time.Millisecond)
 	}
 	ts.Fatalf("%s: %v", strings.Join(args, " "), err)
+}
+
+func awaitOutput(ts *testscript.TestScript, not bool, args []string) {
+	pattern := regexp.MustCompile(args[0])
+	for range 200 {
+		if err := ts.Exec(args[1], args[2:]...); err == nil && pattern.MatchString(ts.ReadFile("stdout")) != not {
+			return
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+	ts.Fatalf("%s: still not as it should be", strings.Join(args[1:], " "))
 }
 
 func code(ts *testscript.TestScript, _ bool, args []string) {

@@ -162,6 +162,7 @@ type listed struct {
 	State   string `json:"state"`
 	Tools   int    `json:"tools"`
 	Error   string `json:"error,omitempty"`
+	File    string `json:"file,omitempty"`
 }
 
 func (c *cli) serversCommand() *cobra.Command {
@@ -213,9 +214,18 @@ func (c *cli) showServers(servers []listed) {
 		return
 	}
 	slices.SortFunc(servers, func(a, b listed) int { return strings.Compare(a.Name, b.Name) })
-	rows := [][]string{{"NAME", "KIND", "STATE", "TOOLS", "ADDRESS"}}
+	header := []string{"NAME", "KIND", "STATE", "TOOLS", "ADDRESS"}
+	filed := slices.ContainsFunc(servers, func(s listed) bool { return s.File != "" })
+	if filed {
+		header = append(header, "FILE")
+	}
+	rows := [][]string{header}
 	for _, s := range servers {
-		rows = append(rows, []string{s.Name, s.Kind, s.State, fmt.Sprint(s.Tools), s.Address})
+		row := []string{s.Name, s.Kind, s.State, fmt.Sprint(s.Tools), s.Address}
+		if filed {
+			row = append(row, s.File)
+		}
+		rows = append(rows, row)
 	}
 	c.table("", rows)
 	for _, s := range servers {

@@ -141,7 +141,8 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log}
 	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: &mail.Printer{Out: out}, Issuer: c.IssuerURL}
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
-	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version}
+	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version, Followed: h.followed}
+	h.want(c)
 	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev}
 	h.oauth = &authserver.Server{
 		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, People: h.people, Authn: h.authn, Registry: h.registry, Gate: h.gate,
@@ -207,6 +208,7 @@ func (h *house) work(ctx context.Context) (stop func()) {
 	for _, job := range []func(context.Context){
 		h.tokens.Run,
 		h.servers.Run,
+		h.servers.Keep,
 		func(ctx context.Context) {
 			if err := h.audit.Attend(ctx); err != nil {
 				h.log.Error("calls that were cut off could not be closed; others will do it", "err", err)

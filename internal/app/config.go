@@ -11,6 +11,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/upstream"
 )
 
 // Config is what can be set. What each field means, and how it is spelt, stands
@@ -33,6 +34,8 @@ type Config struct {
 	ExactRedirects  bool
 	RequireResource bool
 	EndpointStyle   string
+
+	Servers map[string]upstream.Spec // by name
 
 	Source Source
 }
@@ -117,6 +120,11 @@ var settings = []setting{
 	{
 		key: "endpoint_style", field: func(c *Config) any { return &c.EndpointStyle }, preset: "oauth", oneOf: []string{"oauth", "mcp", "bare"},
 		doc: "Which addresses of the authorization server its metadata names: /oauth/token, /mcp/token or /token. All of them answer.",
+	},
+	{
+		key: "servers", field: func(c *Config) any { return &c.Servers }, absent: "only those that gatehouse add has added", live: true,
+		example: "\n  tickets:\n    url: https://tickets.internal/mcp\n  time:\n    command: [uvx, mcp-server-time]\n    env:\n      LOG: quiet\n    env_file: /etc/gatehouse/time.env",
+		doc:     "MCP servers behind the gateway, by name. Each has the url of its endpoint, or the command that starts it with its environment: env, and lines KEY=VALUE in env_file. Tools are pinned when a server is first seen. What stands here changes here only.",
 	},
 }
 
@@ -290,6 +298,13 @@ func (s setting) isList() bool {
 	return false
 }
 
+// isMapping reports whether the setting is a level of its own, which only the file
+// can hold.
+func (s setting) isMapping() bool {
+	_, mapping := s.field(&Config{}).(*map[string]upstream.Spec)
+	return mapping
+}
+
 // split makes a list of what stands in one text, where the setting is a list.
 func (s setting) split(value string) []string {
 	if !s.isList() {
@@ -330,7 +345,7 @@ func getenv(environ []string, name string) string {
 func (l *loading) fromEnvironment() {
 	for _, entry := range slices.Sorted(slices.Values(l.Source.environ)) {
 		key, value, _ := strings.Cut(entry, "=")
-		i := slices.IndexFunc(settings, func(s setting) bool { return s.env() == key })
+		i := slices.IndexFunc(settings, func(s setting) bool { return s.env() == key && !s.isMapping() })
 		switch {
 		case i >= 0 && value == "": // says nothing
 		case i >= 0:
@@ -345,7 +360,9 @@ func (l *loading) fromEnvironment() {
 
 func variables() (names []string) {
 	for _, s := range settings {
-		names = append(names, s.env())
+		if !s.isMapping() {
+			names = append(names, s.env())
+		}
 	}
 	return names
 }

@@ -103,7 +103,9 @@ func (l *loading) mapping(n *yaml.Node, prefix string) {
 	}
 	for key, value := range l.pairs(n, prefix) {
 		path := prefix + key.Value
-		if s, known := find(path); known {
+		if s, known := find(path); known && s.isMapping() {
+			l.servers(s, value)
+		} else if known {
 			l.value(s, value)
 		} else if isGroup(path) {
 			l.mapping(value, path+".")
@@ -165,7 +167,7 @@ func (l *loading) value(s setting, n *yaml.Node) {
 		}
 	}
 	if l.set(s, l.at(n), texts...); made {
-		l.Source.written[s.key] = n.Value
+		l.Source.written[s.key] = strings.Join(written(n), ", ")
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
+	"maps"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -45,6 +47,10 @@ type Value struct {
 // Show is every setting with what holds now and where that comes from.
 func (c Config) Show() (all []Value) {
 	for _, s := range settings {
+		if s.isMapping() {
+			all = append(all, c.showServers()...)
+			continue
+		}
 		all = append(all, Value{s.key, cmp.Or(c.Source.written[s.key], s.show(&c)), cmp.Or(c.Source.origins[s.key], "default")})
 	}
 	return all
@@ -62,6 +68,19 @@ func (s setting) show(c *Config) string {
 		return strings.Trim(fmt.Sprint(*field), "[]")
 	}
 	return ""
+}
+
+func (c Config) showServers() (all []Value) {
+	for _, name := range slices.Sorted(maps.Keys(c.Servers)) {
+		key := "servers." + name
+		spec := c.Servers[name]
+		_, where := spec.Where()
+		for _, variable := range slices.Sorted(maps.Keys(spec.Env)) {
+			where += " " + variable + "=" + masked
+		}
+		all = append(all, Value{key, cmp.Or(c.Source.written[key], where), c.Source.origins[key]})
+	}
+	return all
 }
 
 // masked stands for a secret that is there.
@@ -111,7 +130,8 @@ func Example() string {
 		for line := range wrapped(s.doc+" "+s.spellings(), 78) {
 			fmt.Fprintf(&b, "# %s\n", line)
 		}
-		fmt.Fprintf(&b, "#%s%s: %s\n", map[bool]string{true: "  "}[nested], below, cmp.Or(s.preset, s.example))
+		value := strings.ReplaceAll(cmp.Or(s.preset, s.example), "\n", "\n#")
+		fmt.Fprintln(&b, strings.ReplaceAll(fmt.Sprintf("#%s%s: %s", map[bool]string{true: "  "}[nested], below, value), ": \n", ":\n"))
 	}
 	return b.String()
 }
@@ -119,6 +139,9 @@ func Example() string {
 // spellings are the other ways to give the setting, and what holds without it.
 func (s setting) spellings() string {
 	text := "(" + s.env()
+	if s.isMapping() {
+		text = "(in the file only"
+	}
 	if s.flag {
 		text += ", --" + s.flagName()
 	}
@@ -173,6 +196,10 @@ func object(doc string) map[string]any {
 
 func (s setting) schema() map[string]any {
 	one := map[string]any{"description": s.doc}
+	if s.isMapping() {
+		one["type"], one["additionalProperties"] = "object", serverSchema()
+		return one
+	}
 	if _, yesOrNo := s.field(&Config{}).(*bool); yesOrNo {
 		one["type"], one["default"] = "boolean", s.preset == "true"
 		return one
@@ -188,5 +215,16 @@ func (s setting) schema() map[string]any {
 	if s.oneOf != nil {
 		one["enum"] = s.oneOf
 	}
+	return one
+}
+
+func serverSchema() map[string]any {
+	text := map[string]any{"type": "string"}
+	texts := map[string]any{"type": "array", "items": text, "minItems": 1}
+	one := object("")
+	one["properties"] = map[string]any{
+		"url": text, "command": texts, "env_file": text, "env": map[string]any{"type": "object", "additionalProperties": text},
+	}
+	one["oneOf"] = []any{map[string]any{"required": []string{"url"}}, map[string]any{"required": []string{"command"}}}
 	return one
 }

@@ -8,12 +8,16 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/audit"
+	"github.com/gatehouse-mcp/gatehouse/internal/identity"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
 // certificatePause bounds how long a new certificate goes unnoticed.
@@ -94,11 +98,29 @@ func (h *house) reload(given Config) Config {
 	}
 	now.Source, given.Source = next.Source, next.Source
 	h.live.Store(&now)
+	h.want(now)
 	h.log.Info("the configuration was read again", "file", next.Source.File, "changed", strings.Join(changed, " "))
 	if len(waiting) > 0 {
 		h.log.Warn("some settings change at the next start only", "settings", strings.Join(waiting, " "))
 	}
 	return given
+}
+
+// want hands the servers of the file to their room. Their owner is the file under
+// its whole name.
+func (h *house) want(c Config) {
+	path := c.Source.File
+	if whole, err := filepath.Abs(path); path != "" && err == nil {
+		path = whole
+	}
+	h.servers.Want(identity.Workspace, path, c.Servers)
+}
+
+// followed records what is done because the configuration file says so.
+func (h *house) followed(tx *store.Tx, workspace, file, action, server string) {
+	h.audit.Append(tx, audit.Event{
+		Workspace: workspace, Action: action, Actor: "file:" + file, Target: server, Door: "config", Outcome: audit.Allowed,
+	})
 }
 
 // proxies are the networks whose word about clients is believed.

@@ -31,6 +31,10 @@ var (
 		Why: "the name is in use",
 		Fix: "choose another name, or remove the server first",
 	}
+	inFile = problem.Code{
+		Name: "SERVER_IN_FILE", Kind: problem.Conflict,
+		Fix: "take it out of the file, then let the server read it again: send it SIGHUP, or restart it",
+	}
 	unknown = problem.Code{
 		Name: "SERVER_UNKNOWN", Kind: problem.NotFound,
 		Fix: "gatehouse servers lists those that are known",
@@ -81,23 +85,28 @@ type serverInfo struct {
 // spec checks what was asked for.
 func (in addIn) spec() (Spec, error) {
 	spec := Spec{Name: in.Name, URL: in.URL, Command: in.Command, Env: hide(in.Env)}
-	if !serverName.MatchString(in.Name) {
-		return spec, nameInvalid.New("a server cannot be called %.40q", in.Name)
-	}
-	if slices.Contains(reserved, in.Name) {
-		return spec, nameInvalid.New("a server cannot be called %q", in.Name).WithWhy("the name is reserved for the gateway")
-	}
-	if (in.URL == "") == (len(in.Command) == 0) {
-		return spec, addressInvalid.New("%q cannot be added", in.Name).WithWhy("it needs an address or a command, one of them")
-	}
-	if in.URL != "" {
-		return spec, in.checkURL()
-	}
-	return spec, in.checkCommand()
+	return spec, spec.Check()
 }
 
-func (in addIn) checkURL() error {
-	u, err := url.Parse(in.URL)
+// Check says what is wrong with a spec.
+func (spec Spec) Check() error {
+	if !serverName.MatchString(spec.Name) {
+		return nameInvalid.New("a server cannot be called %.40q", spec.Name)
+	}
+	if slices.Contains(reserved, spec.Name) {
+		return nameInvalid.New("a server cannot be called %q", spec.Name).WithWhy("the name is reserved for the gateway")
+	}
+	if (spec.URL == "") == (len(spec.Command) == 0) {
+		return addressInvalid.New("%q cannot be added", spec.Name).WithWhy("it needs an address or a command, one of them")
+	}
+	if spec.URL != "" {
+		return spec.checkURL()
+	}
+	return spec.checkCommand()
+}
+
+func (spec Spec) checkURL() error {
+	u, err := url.Parse(spec.URL)
 	why := ""
 	switch {
 	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "":
@@ -106,25 +115,25 @@ func (in addIn) checkURL() error {
 		why = "credentials do not belong into an address"
 	case u.Fragment != "":
 		why = "an address has no fragment"
-	case len(in.Env) > 0:
+	case len(spec.Env) > 0:
 		why = "only a command has an environment"
 	default:
 		return nil
 	}
-	return addressInvalid.New("%q cannot be added", in.Name).WithWhy("%s", why)
+	return addressInvalid.New("%q cannot be added", spec.Name).WithWhy("%s", why)
 }
 
-func (in addIn) checkCommand() error {
-	texts := slices.Clone(in.Command)
-	for name, value := range in.Env {
+func (spec Spec) checkCommand() error {
+	texts := slices.Clone(spec.Command)
+	for name, value := range spec.Env {
 		if !envName.MatchString(name) {
-			return addressInvalid.New("%q cannot be added", in.Name).WithWhy("%.40q is no name of an environment variable", name)
+			return addressInvalid.New("%q cannot be added", spec.Name).WithWhy("%.40q is no name of an environment variable", name)
 		}
-		texts = append(texts, value)
+		texts = append(texts, value.Reveal())
 	}
 	zero := slices.ContainsFunc(texts, func(s string) bool { return strings.ContainsRune(s, 0) })
-	if zero || in.Command[0] == "" {
-		return addressInvalid.New("%q cannot be added", in.Name).WithWhy("its command cannot be run as it is written")
+	if zero || spec.Command[0] == "" {
+		return addressInvalid.New("%q cannot be added", spec.Name).WithWhy("its command cannot be run as it is written")
 	}
 	return nil
 }
@@ -136,19 +145,29 @@ func (s *Servers) add(ctx context.Context, p principal.Principal, in addIn) (add
 	if err != nil {
 		return addOut{}, err
 	}
-	if used, err := taken(ctx, s.DB, spec.Name); err != nil || used {
-		return addOut{}, cmp.Or(err, error(exists.New("there already is a server %q", spec.Name)))
+	if s.inFile(p.Workspace, spec.Name) {
+		return addOut{}, exists.New("there already is a server %q", spec.Name).WithWhy("the configuration file names one so")
 	}
-	srv := &server{id: store.ID("srv_"), workspace: p.Workspace, spec: spec, conn: open(spec, s.self(), s.Log)}
+	out, said, err := s.connect(ctx, p.Workspace, "", spec)
+	return out, withSaid(err, said)
+}
+
+// connect adds a server, for a person or for a configuration file. said is what a
+// command that failed has printed.
+func (s *Servers) connect(ctx context.Context, workspace, file string, spec Spec) (out addOut, said string, err error) {
+	if used, err := taken(ctx, s.DB, spec.Name); err != nil || used {
+		return out, "", cmp.Or(err, error(exists.New("there already is a server %q", spec.Name)))
+	}
+	srv := &server{id: store.ID("srv_"), workspace: workspace, file: file, spec: spec, conn: open(spec, s.self(), s.Log)}
 	info, leftOut, err := srv.pin(ctx)
 	if err == nil {
 		err = s.adopt(ctx, srv)
 	}
 	if err != nil {
 		srv.conn.Close()
-		return addOut{}, withSaid(err, srv.conn.Said(10))
+		return out, srv.conn.Said(10), err
 	}
-	return s.describe(srv, info, leftOut), nil
+	return s.describe(srv, info, leftOut), "", nil
 }
 
 // pin reads what the server offers.
@@ -183,6 +202,9 @@ func (s *Servers) adopt(ctx context.Context, srv *server) error {
 		free, err := insert(tx, r)
 		if err == nil && !free {
 			err = exists.New("there already is a server %q", srv.spec.Name)
+		}
+		if err == nil && srv.file != "" {
+			s.Followed(tx, srv.workspace, srv.file, "server.add", srv.spec.Name)
 		}
 		return err
 	})
@@ -256,9 +278,11 @@ type listServer struct {
 	Since   string `json:"since" jsonschema:"since when it is in this state"`
 	Tools   int    `json:"tools"`
 	Error   string `json:"error,omitempty"`
+	File    string `json:"file,omitempty" jsonschema:"the configuration file that it belongs to"`
 }
 
-// list shows what this node serves.
+// list shows what this node serves, and what its configuration file asks for and
+// cannot be served yet.
 func (s *Servers) list(_ context.Context, p principal.Principal, _ listIn) (listOut, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -268,15 +292,14 @@ func (s *Servers) list(_ context.Context, p principal.Principal, _ listIn) (list
 			out.Servers = append(out.Servers, srv.line())
 		}
 	}
+	out.Servers = s.missing(p.Workspace, out.Servers)
 	slices.SortFunc(out.Servers, func(a, b listServer) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 
 func (srv *server) line() listServer {
-	l := listServer{Name: srv.spec.Name, Kind: "http", Address: display(srv.spec.URL), Tools: len(srv.tools)}
-	if srv.spec.URL == "" {
-		l.Kind, l.Address = "stdio", strings.Join(srv.spec.Command, " ")
-	}
+	l := listServer{Name: srv.spec.Name, Tools: len(srv.tools), File: srv.file}
+	l.Kind, l.Address = srv.spec.Where()
 	state := srv.state()
 	l.State, l.Since, l.Error = state.State, state.Since.Format(time.RFC3339), state.Error
 	return l
@@ -305,11 +328,17 @@ func (s *Servers) States() []ServerState {
 func (srv *server) state() ServerState {
 	state, since, err := srv.conn.State()
 	out := ServerState{Name: srv.spec.Name, State: state, Since: since.UTC()}
-	if err != nil {
-		e := problem.From(err)
-		out.Error = strings.TrimSuffix(e.Detail+": "+e.Why, ": ")
-	}
+	out.Error = reason(err)
 	return out
+}
+
+// Where is the kind of a server, stdio or http, and its address or command,
+// without what may be secret in an address.
+func (spec Spec) Where() (kind, address string) {
+	if spec.URL == "" {
+		return "stdio", strings.Join(spec.Command, " ")
+	}
+	return "http", display(spec.URL)
 }
 
 // display is an address without the part that may hold a secret.
@@ -331,18 +360,30 @@ type removeOut struct {
 
 // remove returns when the server's tools are withdrawn here; other nodes follow.
 func (s *Servers) remove(ctx context.Context, p principal.Principal, in removeIn) (removeOut, error) {
-	gone, err := s.drop(ctx, p.Workspace, in.Name)
-	closeAll(gone)
-	return removeOut(in), err
+	if s.inFile(p.Workspace, in.Name) {
+		_, path, _ := s.file.now()
+		return removeOut{}, inFile.New("%q cannot be removed", in.Name).WithWhy("it belongs to the configuration file %s", path)
+	}
+	return removeOut(in), s.drop(ctx, p.Workspace, in.Name, "")
 }
 
-func (s *Servers) drop(ctx context.Context, workspace, name string) (gone []Conn, err error) {
+// drop removes a server, for a person or for a configuration file.
+func (s *Servers) drop(ctx context.Context, workspace, name, file string) error {
+	gone, err := s.forget(ctx, workspace, name, file)
+	closeAll(gone)
+	return err
+}
+
+func (s *Servers) forget(ctx context.Context, workspace, name, file string) (gone []Conn, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err = s.DB.Do(ctx, func(tx *store.Tx) error {
 		found, err := remove(tx, workspace, name)
 		if err == nil && !found {
 			err = unknown.New("there is no server %.40q", name)
+		}
+		if err == nil && file != "" {
+			s.Followed(tx, workspace, file, "server.remove", name)
 		}
 		return err
 	})

@@ -16,6 +16,7 @@ type record struct {
 	id, workspace, name string
 	url, command        string // one of them; the command as a JSON array
 	env                 []byte // sealed JSON object; nil if empty
+	file                string // the configuration file that it belongs to; empty if a person added it
 	tools               []mcp.ToolDefinition
 }
 
@@ -24,7 +25,7 @@ func (r record) place() string { return "upstream/" + r.id + "/env" }
 
 // recordOf seals what must be.
 func recordOf(srv *server, box seal.Box) (record, error) {
-	r := record{id: srv.id, workspace: srv.workspace, name: srv.spec.Name, url: srv.spec.URL, tools: srv.tools}
+	r := record{id: srv.id, workspace: srv.workspace, name: srv.spec.Name, url: srv.spec.URL, tools: srv.tools, file: srv.file}
 	if srv.spec.URL == "" {
 		command, err := json.Marshal(srv.spec.Command)
 		if err != nil {
@@ -80,9 +81,9 @@ func hide(plain map[string]string) map[string]seal.Secret {
 
 // insert adds the server with its pinned tools. It reports whether the name was free.
 func insert(tx *store.Tx, r record) (bool, error) {
-	free, err := tx.One(`INSERT INTO upstream (id, workspace, name, url, command, env, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING`,
-		r.id, r.workspace, r.name, r.url, r.command, r.env, tx.Now)
+	free, err := tx.One(`INSERT INTO upstream (id, workspace, name, url, command, env, file, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
+		r.id, r.workspace, r.name, r.url, r.command, r.env, r.file, tx.Now)
 	if err != nil || !free {
 		return false, err
 	}
@@ -129,8 +130,8 @@ func ids(tx *store.Tx) (map[string]bool, error) {
 // read is the server with this id and its pinned tools.
 func read(tx *store.Tx, id string) (record, error) {
 	r := record{id: id}
-	err := tx.QueryRow(`SELECT workspace, name, url, command, env FROM upstream WHERE id = $1`, id).
-		Scan(&r.workspace, &r.name, &r.url, &r.command, &r.env)
+	err := tx.QueryRow(`SELECT workspace, name, url, command, env, file FROM upstream WHERE id = $1`, id).
+		Scan(&r.workspace, &r.name, &r.url, &r.command, &r.env, &r.file)
 	if err != nil {
 		return r, err
 	}

@@ -29,6 +29,11 @@ type Servers struct {
 	Public   string // our address as clients see it, without a slash at the end
 	Version  string // ours, as servers are told
 
+	// Followed records, in the transaction that does it, what is done because a
+	// configuration file says so.
+	Followed func(tx *store.Tx, workspace, file, action, server string)
+
+	file    wanted
 	mu      sync.Mutex // held while what is served changes
 	serving map[string]*server
 	stopped bool
@@ -37,6 +42,7 @@ type Servers struct {
 // server is one that is served.
 type server struct {
 	id, workspace string
+	file          string // the configuration file that it belongs to, or ""
 	spec          Spec
 	tools         []mcp.ToolDefinition // as pinned
 	conn          Conn
@@ -146,7 +152,7 @@ func (s *Servers) records(tx *store.Tx, known map[string]bool) ([]record, error)
 // revive makes a server of its row. One whose environment does not open is served
 // as one that is down.
 func (s *Servers) revive(r record) *server {
-	srv := &server{id: r.id, workspace: r.workspace, tools: r.tools}
+	srv := &server{id: r.id, workspace: r.workspace, file: r.file, tools: r.tools}
 	var err error
 	if srv.spec, err = r.spec(s.Box); err != nil {
 		s.Log.Error("server not started", "server", r.name, "err", err)
