@@ -205,3 +205,27 @@ func (f *fixture) events(n int) string {
 	}
 	return strings.Join(words, ", ")
 }
+
+// count is the number of rows of a table.
+func (f *fixture) count(table string) (n int) {
+	f.t.Helper()
+	err := f.db.View(context.Background(), func(tx *store.Tx) error { return tx.QueryRow(`SELECT count(*) FROM ` + table).Scan(&n) })
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return n
+}
+
+// lastEvent is action, target and outcome of the last event of the workspace.
+func (f *fixture) lastEvent() string {
+	f.t.Helper()
+	var action, target, outcome string
+	err := f.db.View(context.Background(), func(tx *store.Tx) error {
+		return tx.QueryRow(`SELECT action, target, outcome FROM audit_event WHERE workspace = 'default' ORDER BY seq DESC LIMIT 1`).
+			Scan(&action, &target, &outcome)
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return action + " " + target + " " + outcome
+}
