@@ -104,10 +104,10 @@ func TestSessionSurvivesARestart(t *testing.T) {
 	session, _ := f.open(atFull, tokens.AccessToken, everything)
 	call := func() string {
 		t.Helper()
-		if a := f.RPC(atFull, tokens.AccessToken, "tools/call", `{"name":"look"}`, inSession(session)); a.StatusCode != http.StatusOK || wrong(a) != "" {
+		if a := f.RPC(atFull, tokens.AccessToken, "resources/read", `{"uri":"doc://one"}`, inSession(session)); a.StatusCode != http.StatusOK || parse(t, a).Error != nil {
 			t.Fatalf("%d %s", a.StatusCode, a.Text)
 		}
-		return up.in("tools/call")
+		return up.in("resources/read")
 	}
 	first := call()
 	if err := h.Stop(); err != nil {

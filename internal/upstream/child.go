@@ -61,6 +61,9 @@ type answer struct {
 	err    error
 }
 
+// errNotSent is the cause of a call that the child cannot have seen.
+var errNotSent = errors.New("the call was not sent")
+
 const (
 	writeTimeout = 10 * time.Second // a child that reads nothing for so long is stuck
 	noteBacklog  = 64               // notifications that a slow caller may lag behind; more are dropped
@@ -278,13 +281,15 @@ func (c *child) send(ctx context.Context, m mcp.Message) error {
 	case c.writing <- struct{}{}:
 		defer func() { <-c.writing }()
 	case <-c.gone:
-		return unavailable.New("%q is not running", c.name).Because(c.exit)
+		return unavailable.New("%q is not running", c.name).WithWhy("it ended before the call reached it, so nothing was carried out").
+			Because(errors.Join(errNotSent, c.exit))
 	case <-ctx.Done():
 		return cancelled.New("the call to %q was cancelled", c.name).Because(context.Cause(ctx))
 	}
 	if err := c.write(line); err != nil {
 		kill(c.cmd.Process)
-		return unavailable.New("%q does not take calls", c.name).Because(err)
+		return unavailable.New("%q does not take calls", c.name).WithWhy("it does not read what it is sent, so nothing was carried out").
+			Because(errors.Join(errNotSent, err))
 	}
 	return nil
 }

@@ -203,7 +203,6 @@ func (h *httpConn) Call(ctx context.Context, s tool.Session, method string, para
 	if err != nil && method == subscribe {
 		l.wishes.unwatch(s.Key, mcp.Text(params, "uri"))
 	}
-	h.note(err)
 	return result, err
 }
 
@@ -211,7 +210,8 @@ func (h *httpConn) forgetful() error {
 	return unavailable.New("%q forgets its sessions", h.spec.Name).WithWhy("it did not know one that it had just opened")
 }
 
-// note remembers how the server does after an attempt to use it.
+// note remembers how the server does after an attempt to use it, which one that only
+// heard of the failure of another is not.
 func (h *httpConn) note(err error) {
 	e, isProblem := errors.AsType[*problem.Error](err)
 	switch {

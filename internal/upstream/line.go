@@ -28,6 +28,27 @@ type line struct {
 type session struct {
 	info   mcp.InitializeResult
 	header http.Header // of every request, shared
+	again  http.Header // the same, of requests that may be sent twice
+}
+
+func newSession(info mcp.InitializeResult, revision, id string) *session {
+	header := baseHeader()
+	header.Set(mcp.VersionHeader, revision)
+	if id != "" {
+		header.Set(mcp.SessionHeader, id)
+	}
+	again := header.Clone()
+	again["Idempotency-Key"] = nil // is not sent; tells net/http that it may try another connection
+	return &session{info, header, again}
+}
+
+// of is the header of a request. All but the call of a tool may be sent again when
+// the server closed the connection, which it does when it restarts.
+func (s *session) of(method string) http.Header {
+	if method == "tools/call" {
+		return s.header
+	}
+	return s.again
 }
 
 func newLine(h *httpConn, offers json.RawMessage) *line {
@@ -56,7 +77,7 @@ func (h *httpConn) line(s tool.Session) *line {
 	}
 	l := newLine(h, s.Offers)
 	if revision, id, found := strings.Cut(s.Upstream, " "); found {
-		l.session.Store(&session{header: inSession(revision, id)})
+		l.session.Store(newSession(mcp.InitializeResult{}, revision, id))
 	}
 	h.own[s.Key] = l
 	return l
@@ -145,19 +166,20 @@ func (l *line) end(ctx context.Context) {
 func (l *line) call(ctx context.Context, key string, m mcp.Message, peer tool.Peer) (json.RawMessage, error) {
 	s, err := l.connected(ctx)
 	if err != nil {
-		return nil, err
+		return nil, notSent(err)
 	}
-	result, _, err := exchange{line: l, header: s.header, key: key, peer: peer}.request(ctx, m)
+	result, _, err := exchange{line: l, header: s.of(m.Method), key: key, peer: peer}.request(ctx, m)
 	if errors.Is(err, errSessionLost) {
 		l.session.CompareAndSwap(s, nil)
 		if s, err = l.connected(ctx); err != nil {
-			return nil, err
+			return nil, notSent(err)
 		}
-		result, _, err = exchange{line: l, header: s.header, key: key, peer: peer}.request(ctx, m)
+		result, _, err = exchange{line: l, header: s.of(m.Method), key: key, peer: peer}.request(ctx, m)
 	}
 	if errors.Is(err, errSessionLost) {
 		err = l.h.forgetful()
 	}
+	l.h.note(err)
 	return result, err
 }
 
@@ -215,7 +237,7 @@ func (l *line) greet(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{info, inSession(info.ProtocolVersion, id)}
+	s := newSession(info, info.ProtocolVersion, id)
 	err = l.h.tell(ctx, s.header, mcp.Message{Method: "notifications/initialized"})
 	if refusal, ok := errors.AsType[*mcp.Error](err); ok {
 		return nil, refusedHands(l.h.spec.Name, refusal)
@@ -227,19 +249,9 @@ func (l *line) greet(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	for _, m := range l.wishes.again() {
-		_, _, _ = exchange{line: l, header: s.header}.request(ctx, m) // one that it no longer grants is not worth the session
+		_, _, _ = exchange{line: l, header: s.again}.request(ctx, m) // one that it no longer grants is not worth the session
 	}
 	return s, nil
-}
-
-// inSession is the header of requests in a session.
-func inSession(revision, id string) http.Header {
-	header := baseHeader()
-	header.Set(mcp.VersionHeader, revision)
-	if id != "" {
-		header.Set(mcp.SessionHeader, id)
-	}
-	return header
 }
 
 // questions are those of the server on one stream. It hears an answer to each, also

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
 
 // refused reads an answer that is not a success.
@@ -67,9 +68,22 @@ func (h *httpConn) notMCP(why string, args ...any) error {
 // broken translates a failure of the network.
 func (h *httpConn) broken(err error) error {
 	if why := notReached(err); why != "" {
-		return unreachable.New("can't reach %q (%s)", h.spec.Name, display(h.spec.URL)).WithWhy("%s", why).Because(err)
+		return unreachable.New("can't reach %q (%s)", h.spec.Name, display(h.spec.URL)).WithWhy("%s, so nothing was carried out", why).Because(err)
 	}
 	return unavailable.New("the connection to %q broke before it answered", h.spec.Name).Because(err)
+}
+
+// notSent says of a failure that came before the call that nothing was carried out.
+func notSent(err error) error {
+	e := problem.From(err)
+	switch {
+	case e.Why == unavailable.Why:
+		return unavailable.New("%s", e.Detail).WithWhy("the server went away before it was called, so nothing was carried out").Because(err)
+	case problem.Is(e, cancelled) || strings.Contains(e.Why, "nothing was carried out"):
+		return err
+	}
+	told := *e
+	return told.WithWhy("%s; nothing was carried out", e.Why)
 }
 
 // notReached says why a server cannot have seen the request, or "".

@@ -133,7 +133,7 @@ func (s *stdio) notStarted(err error) error {
 func (s *stdio) reason(c *child, err error) error {
 	switch {
 	case err == nil:
-		return unavailable.New("%q is not running", s.spec.Name).WithWhy("it ended and is being started again").Because(c.exit)
+		return unavailable.New("%q is not running", s.spec.Name).WithWhy("it ended and is being started again; nothing was carried out").Because(c.exit)
 	case problem.Is(err, unavailable): // it ended by itself
 		return unreachable.New("%q ended before it answered", s.spec.Name).WithWhy("%s", c.cmd.ProcessState).Because(err)
 	case !problem.Is(err, cancelled):
@@ -159,13 +159,14 @@ func (s *stdio) set(c *child, err error, again bool) {
 	s.changed = make(chan struct{})
 }
 
-// child is the running child. While one is starting it waits.
-func (s *stdio) child(ctx context.Context) (*child, error) {
+// child is the running child, other than the one that is known to be gone. While
+// one is starting it waits.
+func (s *stdio) child(ctx context.Context, gone *child) (*child, error) {
 	for {
 		s.mu.Lock()
 		c, err, again, changed := s.current, s.err, s.again, s.changed
 		s.mu.Unlock()
-		if c != nil || err != nil && !again {
+		if c != nil && c != gone || err != nil && !again {
 			return c, err
 		}
 		select {
@@ -178,7 +179,7 @@ func (s *stdio) child(ctx context.Context) (*child, error) {
 
 // Connect waits for the handshake of the child that is running or starting.
 func (s *stdio) Connect(ctx context.Context) (mcp.InitializeResult, error) {
-	c, err := s.child(ctx)
+	c, err := s.child(ctx, nil)
 	if err != nil {
 		return mcp.InitializeResult{}, err
 	}
@@ -207,16 +208,28 @@ func (s *stdio) Call(ctx context.Context, sess tool.Session, method string, para
 	if needless {
 		return json.RawMessage("{}"), nil
 	}
-	c, err := s.child(ctx)
-	if err != nil {
-		return nil, err
-	}
 	if peer != nil {
 		peer = choosy{peer, sess.Key, &s.wishes}
 	}
-	result, err := c.call(ctx, method, asked, peer)
+	result, err := s.call(ctx, method, asked, peer)
 	if err != nil && method == subscribe {
 		s.wishes.unwatch(sess.Key, mcp.Text(params, "uri"))
+	}
+	return result, err
+}
+
+// call uses the running child, and the next one for what the last cannot have seen.
+func (s *stdio) call(ctx context.Context, method string, params json.RawMessage, peer tool.Peer) (json.RawMessage, error) {
+	c, err := s.child(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	result, err := c.call(ctx, method, params, peer)
+	if errors.Is(err, errNotSent) {
+		if c, err = s.child(ctx, c); err != nil {
+			return nil, err
+		}
+		result, err = c.call(ctx, method, params, peer)
 	}
 	return result, err
 }
@@ -244,9 +257,7 @@ func (s *stdio) Open(ctx context.Context, _ tool.Session) (string, mcp.Initializ
 // End takes back what the caller asked for.
 func (s *stdio) End(ctx context.Context, sess tool.Session) {
 	for _, m := range s.wishes.forget(sess.Key) {
-		if c, err := s.child(ctx); err == nil {
-			_, _ = c.call(ctx, m.Method, m.Params, nil) // what comes all the same is not passed on
-		}
+		_, _ = s.call(ctx, m.Method, m.Params, nil) // what comes all the same is not passed on
 	}
 }
 
