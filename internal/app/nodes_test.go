@@ -107,6 +107,18 @@ func TestTwoNodesAreOneServer(t *testing.T) {
 	mustBeIntact(t, b)
 }
 
+// R113: whichever node a client asks, it reads the same.
+func TestNodesPublishTheSameDocuments(t *testing.T) {
+	t.Parallel()
+	a, b := nodes(t)
+	for _, name := range []string{"oauth-authorization-server", "openid-configuration", "jwks.json", "oauth-protected-resource", "oauth-protected-resource/mcp", "oauth-protected-resource/s/gatehouse/mcp"} {
+		here, there := a.Get("/.well-known/"+name), b.Get("/.well-known/"+name)
+		if here.StatusCode != http.StatusOK || here.Text != there.Text {
+			t.Errorf("%s: %d %s\n%d %s", name, here.StatusCode, here.Text, there.StatusCode, there.Text)
+		}
+	}
+}
+
 // Attack 24: of many redemptions at once, over both nodes, one wins; that code
 // came back is a replay, so what it won is revoked everywhere (R319).
 func TestOneRedemptionWinsOverTwoNodes(t *testing.T) {

@@ -231,7 +231,7 @@ func TestStoppingServerLetsCallsEnd(t *testing.T) {
 	}
 }
 
-// After a restart everything goes on: registrations, tokens, MCP sessions,
+// R208: after a restart everything goes on: registrations, tokens, MCP sessions,
 // servers and the chain.
 func TestRestartChangesNothing(t *testing.T) {
 	up, dir := apptest.NewUpstream(t), t.TempDir()

@@ -12,7 +12,7 @@ import (
 
 const web = "https://b.example/cb"
 
-// R305, attacks 1, 2, 10, 12, 15: whoever cannot be answered safely sees a page,
+// R305, C11, attacks 1, 2, 10, 12, 15: whoever cannot be answered safely sees a page,
 // whatever else is wrong, and the browser stays here.
 func TestFaultsOfClientAndRedirectAreShownAndNeverRedirected(t *testing.T) {
 	h := start(t, apptest.Dev)
@@ -59,7 +59,7 @@ func TestFaultsOfClientAndRedirectAreShownAndNeverRedirected(t *testing.T) {
 	h.tokens(client, nil) // the twin
 }
 
-// R305, R312, R313, R116, attacks 12, 14, 15, 18, 19, 70, 74: every other fault is
+// R303, R305, R312, R313, R116, C09, attacks 12, 14, 15, 18, 19, 70, 74: every other fault is
 // the client's to hear, with its state untouched and our issuer.
 func TestOtherFaultsGoToTheClient(t *testing.T) {
 	h := start(t, apptest.Dev)

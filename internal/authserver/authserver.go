@@ -258,6 +258,7 @@ func (s *Server) resourceMetadata(w http.ResponseWriter, r *http.Request, _ stri
 		ScopesSupported:      a.Scopes,
 		BearerMethods:        []string{"header"},
 		Name:                 "Gatehouse",
+		Documentation:        s.Issuer + "/", // the page that says how to connect
 	})
 }
 

@@ -35,7 +35,7 @@ func managed(t *testing.T, h house, a apptest.Answer, token string) (r oauth.Reg
 
 const someApp = `{"client_name":"App","redirect_uris":["` + apptest.Callback + `"],"client_uri":"https://app.example","contacts":["a@app.example"]`
 
-// R209, R210, C31: a client reads what it registered, under every prefix; its
+// R204, R209, R210, R213, C31: a client reads what it registered, under every prefix; its
 // secret is not shown again.
 func TestClientReadsItsRegistration(t *testing.T) {
 	onEach(t, func(t *testing.T, h house) {

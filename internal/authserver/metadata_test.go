@@ -12,7 +12,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 )
 
-// R101, R103–R106: one document under both names, without credentials.
+// R101, R103, R104, R105, R106: one document under both names, without credentials.
 func TestMetadataSaysWhatIsServed(t *testing.T) {
 	h := start(t, apptest.Dev)
 	a := h.Get("/.well-known/oauth-authorization-server")
@@ -24,6 +24,9 @@ func TestMetadataSaysWhatIsServed(t *testing.T) {
 	a.JSON(t, &m)
 	if m.Issuer != h.URL || !m.IssParameter {
 		t.Errorf("issuer %q at %s, iss parameter %v", m.Issuer, h.URL, m.IssParameter)
+	}
+	if m.JWKSURI != h.URL+"/.well-known/jwks.json" || !slices.Contains(m.ScopesSupported, "mcp:tools") || !slices.Contains(m.ScopesSupported, "offline_access") {
+		t.Errorf("R104: keys at %q, scopes %q", m.JWKSURI, m.ScopesSupported)
 	}
 	if !slices.Equal(m.ResponseTypes, []string{"code"}) || !slices.Equal(m.ResponseModes, []string{"query"}) || !slices.Equal(m.ChallengeMethods, []string{"S256"}) {
 		t.Errorf("response types %q, modes %q (C05), challenges %q (R303)", m.ResponseTypes, m.ResponseModes, m.ChallengeMethods)
@@ -80,7 +83,7 @@ func authorization(h house, client string, change url.Values) url.Values {
 	return query
 }
 
-// R107–R111: one document per endpoint, each naming itself and our issuer.
+// R107, R108, R110, R111: one document per endpoint, each naming itself and our issuer.
 func TestEachEndpointHasItsResourceDocument(t *testing.T) {
 	h := start(t, apptest.Dev)
 	for path, resource := range map[string]string{
@@ -101,7 +104,8 @@ func TestEachEndpointHasItsResourceDocument(t *testing.T) {
 		}
 		var m oauth.ResourceMetadata
 		a.JSON(t, &m)
-		if m.Resource != h.URL+resource || !slices.Equal(m.AuthorizationServers, []string{h.URL}) || !slices.Equal(m.BearerMethods, []string{"header"}) {
+		if m.Resource != h.URL+resource || !slices.Equal(m.AuthorizationServers, []string{h.URL}) || !slices.Equal(m.BearerMethods, []string{"header"}) ||
+			m.Name == "" || m.Documentation != h.URL+"/" || len(m.ScopesSupported) == 0 {
 			t.Errorf("%s: %s", path, a.Text)
 		}
 		if strings.Contains(a.Text, "jwks_uri") || slices.Contains(m.ScopesSupported, "offline_access") { // C06, R111
@@ -123,6 +127,17 @@ func TestKeysArePublishedWithoutTheirSecretHalf(t *testing.T) {
 			if !slices.Contains([]string{"kty", "crv", "x", "y", "kid", "alg", "use"}, member) {
 				t.Errorf("member %s is published", member)
 			}
+		}
+	}
+}
+
+// R112, R113: documents may be kept for a while, but not so long that a key which
+// is published before it signs would be missed; nothing else of this may be kept.
+func TestDocumentsMayBeKept(t *testing.T) {
+	h := start(t, apptest.Dev)
+	for _, path := range []string{"/.well-known/jwks.json", "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration", "/.well-known/oauth-protected-resource/mcp"} {
+		if a := h.Get(path); a.Header.Get("Cache-Control") != "public, max-age=300" || a.Header.Get("Vary") != "" || a.Header.Get("Set-Cookie") != "" {
+			t.Errorf("%s: %v", path, a.Header)
 		}
 	}
 }

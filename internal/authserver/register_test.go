@@ -13,8 +13,8 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 )
 
-// R201, R204–R207: what real clients send is accepted, and the answer says what
-// was granted.
+// R201, R204, R205, R206, R207, C02, C03, C04: what real clients send is accepted, and
+// the answer says what was granted.
 func TestRegistrationAnswersWhatWasGranted(t *testing.T) {
 	h := start(t, apptest.Dev)
 	const redirects = `"redirect_uris":["https://b.example/cb","http://localhost:3001/callback"]`

@@ -35,6 +35,7 @@ type ResourceMetadata struct {
 	ScopesSupported      []string `json:"scopes_supported,omitempty"`
 	BearerMethods        []string `json:"bearer_methods_supported,omitempty"`
 	Name                 string   `json:"resource_name,omitempty"`
+	Documentation        string   `json:"resource_documentation,omitempty"`
 }
 
 // TokenResponse is a successful answer of the token endpoint (RFC 6749 §5.1).
