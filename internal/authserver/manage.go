@@ -191,11 +191,14 @@ func (s *Server) forget(tx *store.Tx, client string) error {
 		`DELETE FROM authorization_code WHERE client = $1`,
 		`DELETE FROM consent WHERE client = $1`,
 		`DELETE FROM flow WHERE client = $1`,
-		`DELETE FROM client WHERE id = $1`,
 	} {
 		if _, err := tx.Exec(remove, client); err != nil {
 			return err
 		}
 	}
-	return nil
+	there, err := tx.One(`DELETE FROM client WHERE id = $1`, client)
+	if err == nil && !there { // another request was first
+		return unmanaged()
+	}
+	return err
 }

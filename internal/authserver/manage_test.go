@@ -226,6 +226,20 @@ func TestRemovedClientIsForgotten(t *testing.T) {
 	}, apptest.Dev)
 }
 
+// Of many removals at once one wins, and is on record.
+func TestClientIsRemovedOnce(t *testing.T) {
+	onEach(t, func(t *testing.T, h house) {
+		r := h.register(someApp + `}`)
+		h.tokens(r.ClientID, nil)
+		counts := statuses(apptest.Together(16, func(int) apptest.Answer {
+			return h.manage(http.MethodDelete, "/registration/"+r.ClientID, r.RegistrationToken, "")
+		}))
+		if counts[http.StatusNoContent] != 1 || counts[http.StatusUnauthorized] != 15 || h.events("client.remove") != 1 {
+			t.Errorf("%v, %d events", counts, h.events("client.remove"))
+		}
+	}, apptest.Dev)
+}
+
 // R214, attack 53: no token, another's, one of another kind, and a client that does
 // not exist get one answer, and change nothing.
 func TestManagementTellsStrangersNothing(t *testing.T) {
@@ -241,7 +255,7 @@ func TestManagementTellsStrangersNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		const unknown = "4b5f2f8e-0000-4000-8000-000000000000"
-		first := h.manage(http.MethodGet, "/registration/"+unknown, "reg-"+unknown, "")
+		first, n := h.manage(http.MethodGet, "/registration/"+unknown, "reg-"+unknown, ""), 1
 		h.unchanged(t, func() {
 			for name, row := range map[string]struct{ client, token string }{
 				"no token":                   {r.ClientID, ""},
@@ -263,6 +277,7 @@ func TestManagementTellsStrangersNothing(t *testing.T) {
 				for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {
 					for _, body := range []string{"", `{"redirect_uris":["https://evil.example/cb"]}`} {
 						a := h.manage(method, "/registration/"+row.client, row.token, body)
+						n++
 						refused(t, a, oauth.InvalidToken)
 						if a.Text != first.Text || a.Header.Get("WWW-Authenticate") != first.Header.Get("WWW-Authenticate") {
 							t.Errorf("%s %s: %s %v\nunlike %s", method, name, a.Text, a.Header, first.Text)
@@ -275,6 +290,12 @@ func TestManagementTellsStrangersNothing(t *testing.T) {
 			refused(t, h.Do(h.Request(http.MethodGet, "/registration/"+r.ClientID+"?access_token="+r.RegistrationToken, "")), oauth.InvalidToken)
 		})
 		managed(t, h, h.manage(http.MethodGet, "/registration/"+r.ClientID, r.RegistrationToken, ""), r.RegistrationToken) // the twin
+		if err := h.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if counted := h.Strangers()["/registration/{client} refused: invalid_token"]; counted != n+2 {
+			t.Errorf("%d of %d refusals are on record: %v", counted, n+2, h.Strangers())
+		}
 	}, apptest.Dev)
 }
 
