@@ -147,7 +147,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.oauth = &authserver.Server{
 		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, People: h.people, Authn: h.authn, Registry: h.registry, Gate: h.gate,
 		Pages: h.pages, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev,
-		Registration: c.Registration == "open", Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
+		Registration: func() bool { return h.live.Load().Registration == "open" }, Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
 		RequireResource: c.RequireResource, Prefix: families[c.EndpointStyle],
 	}
 	h.pages.AuthServer = h.oauth

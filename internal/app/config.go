@@ -102,7 +102,7 @@ var settings = []setting{
 		doc: "Address of the authorization server, where it is to have a host of its own: its endpoints and pages are there, the MCP endpoints at public_url. It has no path.",
 	},
 	{
-		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "off"},
+		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "off"}, live: true,
 		doc: "May an app register itself? With off, only those that are registered already can connect.",
 	},
 	{

@@ -19,6 +19,8 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/store/storetest"
 )
 
 // from starts a house with the configuration that a file and flags give. rewrite
@@ -102,6 +104,22 @@ func TestConfigurationIsReadAgain(t *testing.T) {
 	if a := h.Get("/oauth/authorize?x"); a.StatusCode == http.StatusSeeOther {
 		t.Error("development mode came without a restart")
 	}
+}
+
+// R218: registration is closed, and opened again, while the server runs.
+func TestRegistrationIsClosedWhileRunning(t *testing.T) {
+	h, rewrite := from(t, nil, "")
+	open := func() bool {
+		a := h.PostJSON("/oauth/register", `{"redirect_uris":["`+apptest.Callback+`"]}`)
+		return a.StatusCode == http.StatusCreated
+	}
+	if !open() {
+		t.Fatal("closed although nobody said so")
+	}
+	rewrite("registration: off\n")
+	until(t, "registration is closed", func() bool { return !open() })
+	rewrite("registration: open\n")
+	until(t, "registration is open", open)
 }
 
 // Behind a proxy that is named, the address of the client is what the proxy says
@@ -200,5 +218,27 @@ func TestServerWithABadCertificateDoesNotStart(t *testing.T) {
 		if p == nil || p.Name != "CERTIFICATE_UNUSABLE" || p.Why == "" || p.Fix == "" {
 			t.Errorf("%s: %+v", name, p)
 		}
+	}
+}
+
+// Attack 125: what is counted against an address is counted against the client's,
+// which it cannot choose; a proxy on this computer excuses nobody.
+func TestStrangersAreCountedBehindAProxy(t *testing.T) {
+	h, _ := from(t, nil, "trusted_proxies: [127.0.0.1, '::1']\n")
+	for _, claims := range []string{"203.0.113.7", "127.0.0.1, 203.0.113.7", "198.51.100.1, 203.0.113.7, 127.0.0.1"} {
+		if a := h.RPC("/mcp", "rubbish", "tools/list", "", "X-Forwarded-For: "+claims); a.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: %d", claims, a.StatusCode)
+		}
+	}
+	if err := h.Stop(); err != nil { // writes the counts
+		t.Fatal(err)
+	}
+	db := storetest.Open(t, "sqlite:"+filepath.Join(h.Dir, "gatehouse.db"))
+	var details string
+	err := db.View(t.Context(), func(tx *store.Tx) error {
+		return tx.QueryRow(`SELECT detail FROM audit_event WHERE workspace = 'system' AND action = 'stranger'`).Scan(&details)
+	})
+	if err != nil || !strings.Contains(details, "203.0.113.0/24") || !strings.Contains(details, `"3"`) {
+		t.Errorf("%s, %v", details, err)
 	}
 }

@@ -55,11 +55,11 @@ type Server struct {
 	Public   string // where the MCP endpoints are
 	Dev      bool   // sign-in and consent approve themselves for loopback redirects (R317)
 
-	Registration    bool     // may a client register itself? (R218)
-	Schemes         []string // private-use schemes that redirect URIs may have (R216)
-	ExactRedirects  bool     // may a program not listen on another port than it registered? (C10)
-	RequireResource bool     // must a client say for which endpoint it asks? (C13)
-	Prefix          string   // which family of paths the metadata names (C01)
+	Registration    func() bool // may a client register itself? (R218)
+	Schemes         []string    // private-use schemes that redirect URIs may have (R216)
+	ExactRedirects  bool        // may a program not listen on another port than it registered? (C10)
+	RequireResource bool        // must a client say for which endpoint it asks? (C13)
+	Prefix          string      // which family of paths the metadata names (C01)
 }
 
 // Pages are what people see. Each call answers the request.
@@ -234,7 +234,7 @@ func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ string
 		ChallengeMethods:      []string{"S256"},
 		IssParameter:          true,
 	}
-	if s.Registration {
+	if s.Registration() {
 		m.RegistrationEndpoint = at + "/register"
 	}
 	return publish(w, m)

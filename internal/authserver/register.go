@@ -26,7 +26,7 @@ const (
 
 // register is dynamic client registration (RFC 7591, R201–R209, R215–R217).
 func (s *Server) register(w http.ResponseWriter, r *http.Request, ref string) error {
-	if !s.Registration {
+	if !s.Registration() {
 		return &oauth.Error{Code: oauth.AccessDenied, Description: "clients do not register themselves here; ask the operator", Status: http.StatusNotFound}
 	}
 	asked, _, err := s.readRegistration(w, r)
