@@ -311,7 +311,7 @@ func (s *Server) refuse(x *exchange, err error) {
 		body.Error = oauth.InsufficientScope
 		challenge.Scope = union(x.principal.Scopes, p.Scope)
 		challenge.Error, challenge.Description = body.Error, p.Detail
-	case x.r.Header.Get("Authorization") != "": // and counted as such
+	case x.r.Header["Authorization"] != nil: // and counted as such
 		body.Error = oauth.InvalidToken
 		challenge.Error, challenge.Description = body.Error, p.Detail
 	}

@@ -171,6 +171,8 @@ func (t *Tokens) judge(c Claims, now time.Time) error {
 		return ErrToken("the token has expired")
 	case c.NotBefore > soon || c.Issued > soon || c.Issued == 0:
 		return ErrToken("the token is from the future")
+	case c.Expires > c.Issued+int64(AccessLife/time.Second): // it would outlive what is known of revocations
+		return ErrToken("the token lives longer than any of ours")
 	case c.Subject == "" || c.ID == "" || c.Client == "" || c.Family == "" || c.Workspace == "":
 		return ErrToken("the token names no subject, client, family, workspace or id")
 	}

@@ -180,6 +180,7 @@ func TestClaimsAreJudged(t *testing.T) {
 		"no client":      func(c *Claims) { c.Client = "" },
 		"no family":      func(c *Claims) { c.Family = "" },
 		"no workspace":   func(c *Claims) { c.Workspace = "" },
+		"lives too long": func(c *Claims) { c.Expires++ },
 		"clock too fast": func(c *Claims) { c.Issued = now.Add(clockSkew + 2*time.Second).Unix() },
 	} {
 		c := good

@@ -124,7 +124,7 @@ func (d *REST) refuse(w http.ResponseWriter, r *http.Request, p principal.Princi
 	challenge := oauth.BearerChallenge{Realm: "gatehouse", Ref: ref, ResourceMetadata: oauth.WellKnown(d.Public+"/mcp", oauth.ResourceSuffix)}
 	switch {
 	case e.Kind == problem.Unauthenticated:
-		if r.Header.Get("Authorization") != "" {
+		if r.Header["Authorization"] != nil {
 			challenge.Error, challenge.Description = oauth.InvalidToken, e.Detail
 		}
 		w.Header().Set("WWW-Authenticate", challenge.String())

@@ -11,6 +11,7 @@
 package attacks_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -206,8 +207,18 @@ func (w *world) works(r *http.Request) apptest.Answer {
 		w.alive(w.granted(a))
 	case strings.HasSuffix(path, "/authorize") && !strings.HasPrefix(a.Header.Get("Location"), "/"):
 		w.t.Errorf("the twin does not lead to a person: %d %v", a.StatusCode, a.Header)
-	case strings.HasSuffix(path, "/mcp") && strings.Contains(a.Text, `"error":`):
+	case strings.HasSuffix(path, "/mcp") && failed(a):
 		w.t.Errorf("the twin's call failed: %s", a.Text)
 	}
 	return a
+}
+
+// failed reports whether a message of MCP is an error, or the result of a tool
+// that failed.
+func failed(a apptest.Answer) bool {
+	var m struct {
+		Error  json.RawMessage
+		Result struct{ IsError bool }
+	}
+	return a.StatusCode == http.StatusOK && (json.Unmarshal([]byte(a.Text), &m) != nil || m.Error != nil || m.Result.IsError)
 }

@@ -151,7 +151,7 @@ func codeRows() []row {
 		{25, "by another public client", token(oauth.InvalidGrant, "it was made for another client"), func(w *world) party { return w.pubB }},
 		{25, "by another client with its secret", token(oauth.InvalidGrant, "it was made for another client"), func(w *world) party { return w.secC }},
 		{25, "by a client that has just registered", token(oauth.InvalidGrant, "it was made for another client"), func(w *world) party { return w.register("http://127.0.0.1/cb") }},
-		{25, "by nobody", token(oauth.InvalidClient, "there is no such client"), func(w *world) party { return party{"nobody", "", ""} }},
+		{25, "by nobody", token(oauth.InvalidClient, "there is no such client"), func(w *world) party { return party{id: "nobody"} }},
 	} {
 		rows = append(rows, row{number: r.number, name: r.name, want: r.want, build: func(w *world) (*http.Request, *http.Request) {
 			code, verifier := w.code(w.alice, w.pubA, nil)

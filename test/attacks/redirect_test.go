@@ -115,7 +115,7 @@ func redirectRows() []row {
 				return w.authorize(q), w.authorize(twin)
 			}},
 			row{number: 10, name: name + " and an unknown client", want: page(http.StatusBadRequest, "GET /oauth/authorize refused: CLIENT_UNKNOWN"), build: func(w *world) (*http.Request, *http.Request) {
-				q, _ := w.query(party{"4b5f2f8e-0000-4000-8000-000000000000", "", "https://evil.example/cb"}, change)
+				q, _ := w.query(party{id: "4b5f2f8e-0000-4000-8000-000000000000", redirect: "https://evil.example/cb"}, change)
 				twin, _ := w.query(w.pubB, nil)
 				return w.authorize(q), w.authorize(twin)
 			}})

@@ -41,8 +41,9 @@ type world struct {
 	counted map[string]int    // refusals that must have been counted, by reason
 }
 
-// party is an OAuth client and where it is answered.
-type party struct{ id, secret, redirect string }
+// party is an OAuth client, where it is answered, and the token with which it
+// manages its registration.
+type party struct{ id, secret, redirect, manage string }
 
 func onSQLite(t *testing.T) *world { return furnish(t, storetest.SQLite(t), 1) }
 
@@ -150,7 +151,7 @@ func (w *world) registered(body string) party {
 			w.keep(what, secret)
 		}
 	}
-	return party{r.ClientID, r.ClientSecret, r.RedirectURIs[0]}
+	return party{r.ClientID, r.ClientSecret, r.RedirectURIs[0], r.RegistrationToken}
 }
 
 // query is an authorization request in order. change may spoil it.
