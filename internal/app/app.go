@@ -240,7 +240,8 @@ func localOwner(*http.Request) (principal.Principal, error) {
 // open serves on all listeners until ctx ends, then lets requests end.
 func (h *house) open(ctx context.Context, listeners []net.Listener, socket net.Listener) error {
 	inside := routes(h.socket.Routes)
-	servers := []*http.Server{h.server(proxied(h.proxies, guard(hosts(h.config, listeners[0]), h.outside()))), h.server(inside)}
+	misnamed := func(r *http.Request) { h.authn.Refused(r, "request for another host") }
+	servers := []*http.Server{h.server(proxied(h.proxies, guard(hosts(h.config, listeners[0]), misnamed, h.outside()))), h.server(inside)}
 	if h.pair != nil {
 		servers[0].TLSConfig = h.pair.config()
 	}

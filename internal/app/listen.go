@@ -166,7 +166,7 @@ func short(dir string, f func(dir string) error) error {
 
 // guard answers only requests for a host of ours: a page that rebinds its name
 // to this computer is refused (attack 108).
-func guard(hosts []string, h http.Handler) http.Handler {
+func guard(hosts []string, refused func(*http.Request), h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, host := range hosts {
 			if strings.EqualFold(r.Host, host) {
@@ -174,6 +174,7 @@ func guard(hosts []string, h http.Handler) http.Handler {
 				return
 			}
 		}
+		refused(r)
 		http.Error(w, "this server is not known under that name", http.StatusMisdirectedRequest)
 	})
 }
