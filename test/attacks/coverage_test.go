@@ -47,7 +47,7 @@ var catalogue = []struct {
 
 	{number: 47, waits: "ways to close registration: it is open, or the operator puts something in front"},
 	{number: 48},
-	{number: 49, waits: "clients with keys: jwks is a member that nobody knows, and ignored"},
+	{number: 49},
 	{number: 50},
 	{number: 51, first: true},
 	{number: 52},

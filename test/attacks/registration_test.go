@@ -34,6 +34,14 @@ func registrationRows() []row {
 	} {
 		bad(48, name, body)
 	}
+	for name, members := range map[string]string{
+		"a private key":   `"jwks":{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","d":"jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"}]}`,
+		"a symmetric key": `"jwks":{"keys":[{"kty":"oct","k":"AAAA"}]}`, "keys and their address": `"jwks":{"keys":[]},"jwks_uri":"https://b.example/jwks"`,
+		"keys on this computer": `"jwks_uri":"https://127.0.0.1/jwks"`, "keys at an inner address": `"jwks_uri":"https://169.254.169.254/jwks"`, "keys over http": `"jwks_uri":"http://b.example/jwks"`,
+		"keys that are none": `"jwks":[]`, "an address that is none": `"jwks_uri":1`, "implicit alone": `"response_types":["token"]`,
+	} {
+		bad(49, name, with(members))
+	}
 	for _, member := range []string{"logo_uri", "client_uri", "tos_uri", "policy_uri", "logo_uri#de", "client_uri#fr-CA"} {
 		for _, uri := range []string{"javascript:alert(1)", "JavaScript:alert(1)", "data:image/svg+xml,<svg/>", "http://b.example/x", "file:///etc/passwd", "//b.example/x", "/x", " https://b.example/x", "https://", "https:x", "vbscript:x"} {
 			bad(51, member+" "+uri, with(fmt.Sprintf("%q:%q", member, uri)))
@@ -119,7 +127,7 @@ func registrationRows() []row {
 		}},
 		row{number: 50, name: "grants and authentication that strangers do not get", story: func(w *world) {
 			var r oauth.Registration
-			w.PostJSON("/oauth/register", `{"redirect_uris":["https://b.example/cb"],"grant_types":["authorization_code","client_credentials","password","implicit"],"response_types":["token","code id_token"],"token_endpoint_auth_method":"private_key_jwt"}`).JSON(w.t, &r)
+			w.PostJSON("/oauth/register", `{"redirect_uris":["https://b.example/cb"],"grant_types":["authorization_code","client_credentials","password","implicit"],"response_types":["code","token","code id_token"],"token_endpoint_auth_method":"private_key_jwt"}`).JSON(w.t, &r)
 			if strings.Join(r.GrantTypes, " ") != "authorization_code" || strings.Join(r.ResponseTypes, " ") != "code" || r.TokenAuthMethod == "private_key_jwt" {
 				w.t.Errorf("%+v", r)
 			}
