@@ -38,25 +38,21 @@ func (s *Server) managed(tx *store.Tx, r *http.Request) (registered, error) {
 	if !strings.EqualFold(scheme, "Bearer") || !strings.HasPrefix(presented, registrationPrefix) {
 		return registered{}, unmanaged()
 	}
-	c := registered{manage: presented}
-	var found bool
-	var err error
-	if c.Client, found, err = s.client(tx, id); err != nil {
-		return registered{}, err
-	}
-	if !found {
-		return registered{}, unmanaged()
-	}
 	var hash []byte
 	var metadata string
-	err = tx.QueryRow(`SELECT registration_hash, metadata FROM client WHERE id = $1`, id).Scan(&hash, &metadata)
-	if errors.Is(err, sql.ErrNoRows) || err == nil && !token.Presented(registrationHash(presented)).Matches(hash) {
-		return registered{}, unmanaged()
-	}
-	if err != nil {
+	err := tx.QueryRow(`SELECT registration_hash, metadata FROM client WHERE id = $1`, id).Scan(&hash, &metadata)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return registered{}, err
 	}
-	return c, json.Unmarshal([]byte(metadata), &c.metadata)
+	if !token.Presented(registrationHash(presented)).Matches(hash) {
+		return registered{}, unmanaged()
+	}
+	c := registered{manage: presented}
+	if err := json.Unmarshal([]byte(metadata), &c.metadata); err != nil {
+		return registered{}, err
+	}
+	c.Client, _, err = s.client(tx, id)
+	return c, err
 }
 
 // showClient answers what is registered (R210). The secret is shown when it is
