@@ -59,6 +59,7 @@ type storm struct {
 	tokens []*held
 	access []string
 
+	kills             int
 	lost, again, late atomic.Int64
 	took              []time.Duration
 }
@@ -66,22 +67,38 @@ type storm struct {
 const stormClients = 8
 
 func (s *storm) blow() {
-	rounds := size(60, 1000)
+	rounds, every := size(60, 1000), size(20, 150)
 	for round := range rounds {
-		var killing sync.WaitGroup
-		if round == rounds/3 || round == 2*rounds/3 {
+		over := make(chan struct{})
+		if round%every == every-1 { // all go on while a node is killed and comes back
 			victim := s.nodes[rand.IntN(len(s.nodes))]
-			killing.Go(func() {
-				time.Sleep(rand.N(10 * time.Millisecond)) // some requests are under way
+			s.kills++
+			go func() {
+				time.Sleep(rand.N(10 * time.Millisecond))
 				victim.kill()
 				victim.start()
-			})
+				close(over)
+			}()
+		} else {
+			close(over)
 		}
-		apptest.Together(stormClients, func(i int) error { s.turn(i); return nil })
-		killing.Wait()
+		apptest.Together(stormClients, func(i int) error {
+			for again := true; again; {
+				s.turn(i)
+				select {
+				case <-over:
+					again = false
+				default:
+				}
+			}
+			return nil
+		})
 		if s.t.Failed() {
 			s.t.FailNow()
 		}
+	}
+	if s.again.Load() == 0 {
+		s.t.Error("no request met a node that was killed")
 	}
 }
 
@@ -220,8 +237,8 @@ func (s *storm) calm() {
 	for range 20 {
 		s.works(s.access[len(s.access)-1-rand.IntN(min(20, len(s.access)))])
 	}
-	figures(s.t, "%d clients, %d nodes, %d refreshes answered, %d answers lost, %d tries again, 2 kills, %d too slow to judge, 0 refused; answers %s",
-		stormClients, len(s.nodes), len(s.access)-1, s.lost.Load(), s.again.Load(), s.late.Load(), spread(s.took))
+	figures(s.t, "%d clients of one family, %d nodes, %d refreshes answered, %d answers lost, %d kills, %d tries again, %d too slow to judge, 0 refused; answers %s",
+		stormClients, len(s.nodes), len(s.access)-1, s.lost.Load(), s.kills, s.again.Load(), s.late.Load(), spread(s.took))
 }
 
 // steal presents an old token after its window.
