@@ -26,7 +26,7 @@ export function inHouse({ dev, skip = false }) {
     house = await startHouse(dev)
   }, { timeout: 180_000 })
   after(() => house?.stop())
-  return (name, fn) => test(name, { timeout: 300_000 }, async t => {
+  return (name, fn) => test(name, { timeout: 600_000 }, async t => {
     try {
       await fn(house, t)
     } catch (err) {
