@@ -46,7 +46,7 @@ var floors = []struct {
 	{4, "gate", "audit"},
 	{5, "authn", "audit identity mail token"},
 	{7, "upstream", "mcp seal"},
-	{7, "authserver", "audit authn gate identity oauth seal token"},
+	{7, "authserver", "audit authn gate identity mail oauth seal token"},
 	{7, "web/views", ""},
 	{8, "mcpserver", "authn gate mcp oauth seal"},
 	{8, "web", "authn authserver gate identity mcp oauth web/views"},
@@ -81,15 +81,14 @@ var modules = map[string]struct {
 // acrossWorkspaces are the functions (package.Name) whose SQL touches rows that
 // belong to a workspace without naming it, each with the reason why it may.
 var acrossWorkspaces = map[string]string{
-	"audit.inserts":       "its columns are computed from a table, the first of which is the workspace",
-	"authn.session":       "the row is found by an unguessable id, and says which workspace the session is of",
-	"authserver.loadCode": "the row is found by an unguessable id, and says which workspace the code is of",
-	"authserver.forget":   "a client belongs to no workspace; what it was given goes with it in all of them",
-	"token.RevokeClient":  "a client belongs to no workspace; what it was given is revoked in all of them",
-	"token.RevokeFamily":  "the id of the family is unguessable and comes from a token or row that was already judged",
-	"upstream.taken":      "names of servers are unique in the whole instance",
-	"upstream.ids":        "a node keeps the connections to the servers of all workspaces",
-	"upstream.read":       "the id comes from ids, and the row says whose server it is",
+	"audit.inserts":      "its columns are computed from a table, the first of which is the workspace",
+	"authn.session":      "the row is found by an unguessable id, and says which workspace the session is of",
+	"authserver.forget":  "a client belongs to no workspace; what it was given goes with it in all of them",
+	"token.RevokeClient": "a client belongs to no workspace; what it was given is revoked in all of them",
+	"token.RevokeFamily": "the id of the family is unguessable and comes from a token or row that was already judged",
+	"upstream.taken":     "names of servers are unique in the whole instance",
+	"upstream.ids":       "a node keeps the connections to the servers of all workspaces",
+	"upstream.read":      "the id comes from ids, and the row says whose server it is",
 }
 
 func TestImportsGoDownward(t *testing.T) {

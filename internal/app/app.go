@@ -139,13 +139,14 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	db.BeforeCommit = h.audit.Seal
 	h.people = &identity.People{DB: db, Dev: c.Dev}
 	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log}
-	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: &mail.Printer{Out: out}, Issuer: c.IssuerURL}
+	letters := &mail.Printer{Out: out}
+	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL}
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
 	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version, Followed: h.followed}
 	h.want(c)
 	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev}
 	h.oauth = &authserver.Server{
-		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, People: h.people, Authn: h.authn, Registry: h.registry, Gate: h.gate,
+		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, People: h.people, Authn: h.authn, Mail: letters, Registry: h.registry, Gate: h.gate,
 		Pages: h.pages, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev,
 		Registration: func() bool { return h.live.Load().Registration == "open" }, Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
 		RequireResource: c.RequireResource, Prefix: families[c.EndpointStyle],
@@ -169,7 +170,7 @@ func (h *house) prepare(ctx context.Context) error {
 		return err
 	}
 	var control []tool.Tool
-	for _, tools := range [][]tool.Tool{h.audit.Tools(), h.tokens.Tools(), h.servers.Tools()} {
+	for _, tools := range [][]tool.Tool{h.audit.Tools(), h.tokens.Tools(), h.servers.Tools(), h.oauth.Tools()} {
 		control = append(control, tools...)
 	}
 	if err := h.registry.Publish(tool.Control, control); err != nil {
@@ -233,7 +234,7 @@ func (h *house) bearer(r *http.Request) (principal.Principal, error) {
 // localOwner is whoever can open the admin socket.
 func localOwner(*http.Request) (principal.Principal, error) {
 	return principal.Principal{
-		Kind: principal.Member, Workspace: identity.Workspace, User: "local", Rank: principal.Owner, Scopes: []string{tool.ScopeAdmin},
+		Kind: principal.Member, Workspace: identity.Workspace, User: identity.Local, Rank: principal.Owner, Scopes: []string{tool.ScopeAdmin},
 	}, nil
 }
 

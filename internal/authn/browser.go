@@ -45,6 +45,7 @@ func Bound(r *http.Request, id string, hash []byte) bool {
 type Browser struct {
 	secret string
 	Member identity.Member // of the session; zero without one
+	Began  int64           // when the session began, µs
 	sid    string
 }
 
@@ -82,39 +83,39 @@ func (a *Authn) Browser(w http.ResponseWriter, r *http.Request) (Browser, error)
 		return b, nil
 	}
 	err = a.DB.View(r.Context(), func(tx *store.Tx) error {
-		b.Member, b.sid, err = a.session(tx, c.Value)
+		b.Member, b.sid, b.Began, err = a.session(tx, c.Value)
 		return err
 	})
 	return b, err
 }
 
-func (a *Authn) session(tx *store.Tx, raw string) (identity.Member, string, error) {
+func (a *Authn) session(tx *store.Tx, raw string) (m identity.Member, sid string, began int64, err error) {
 	id, presented, ok := token.Parse("ses_", raw)
 	if !ok {
-		return identity.Member{}, "", nil
+		return identity.Member{}, "", 0, nil
 	}
 	var hash []byte
 	var workspace, user string
-	rows, err := tx.Query(`SELECT hash, workspace, user_id FROM browser_session
+	rows, err := tx.Query(`SELECT hash, workspace, user_id, created_at FROM browser_session
 		WHERE id = $1 AND ended_at IS NULL AND expires_at > $2`, id, tx.Now)
 	if err != nil {
-		return identity.Member{}, "", err
+		return identity.Member{}, "", 0, err
 	}
 	defer func() { _ = rows.Close() }()
 	if !rows.Next() {
-		return identity.Member{}, "", rows.Err()
+		return identity.Member{}, "", 0, rows.Err()
 	}
-	if err := rows.Scan(&hash, &workspace, &user); err != nil || !presented.Matches(hash) {
-		return identity.Member{}, "", err
+	if err := rows.Scan(&hash, &workspace, &user, &began); err != nil || !presented.Matches(hash) {
+		return identity.Member{}, "", 0, err
 	}
 	if err := rows.Close(); err != nil {
-		return identity.Member{}, "", err
+		return identity.Member{}, "", 0, err
 	}
 	m, found, err := a.People.Member(tx, workspace, user)
 	if err != nil || !found {
-		return identity.Member{}, "", err
+		return identity.Member{}, "", 0, err
 	}
-	return m, id, nil
+	return m, id, began, nil
 }
 
 // begin makes a session: always a new one, so that a cookie from before the

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
@@ -60,6 +61,7 @@ type flow struct {
 	Scopes    []string
 	Audience  tool.Audience
 	From      string
+	Prompt    string // login, consent: what the person does in any case
 	Created   int64
 	Expires   int64
 	Decided   *int64
@@ -167,21 +169,20 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth
 	if err != nil {
 		return err
 	}
-	if prompts := strings.Fields(req.Prompt); slices.Contains(prompts, "none") {
-		code := oauth.ConsentRequired // consent is asked at every authorization
-		if !b.SignedIn() {
-			code = oauth.LoginRequired
-		}
-		return s.refuse(w, r, f, oauth.Errorf(code, "a person has to answer"))
+	prompts := strings.Fields(req.Prompt)
+	if slices.Contains(prompts, promptNone) {
+		return s.unasked(w, r, b, f)
 	}
+	f.Prompt = strings.Join(slices.DeleteFunc(prompts, func(p string) bool { return p != promptLogin && p != promptConsent }), " ")
 	handle := token.NewSplit("flow_")
 	f.ID = handle.ID
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
 		_, err := tx.Exec(`INSERT INTO flow
-			(id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from, created_at, expires_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+			(id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from, prompt, created_at, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
 			f.ID, f.Ref, handle.Hash, f.Client.ID, f.Redirect, f.State, f.Challenge, strings.Join(f.Scopes, " "), f.Audience.URL,
-			f.From, tx.Now, tx.Now+FlowLife.Microseconds())
+			f.From, f.Prompt, tx.Now, tx.Now+FlowLife.Microseconds())
+		f.Created = tx.Now
 		return err
 	})
 	if err != nil {
@@ -195,6 +196,21 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth
 	return s.next(w, r, b, f)
 }
 
+// What a client may say of how the person is asked (R318).
+const (
+	promptNone    = "none"
+	promptLogin   = "login"
+	promptConsent = "consent"
+)
+
+func (f flow) demands(prompt string) bool { return slices.Contains(strings.Fields(f.Prompt), prompt) }
+
+// signedIn reports whether the browser's session is good for the flow: where the
+// client demands a sign-in, one from before it asked is not.
+func (f flow) signedIn(b authn.Browser) bool {
+	return b.SignedIn() && (!f.demands(promptLogin) || b.Began >= f.Created)
+}
+
 // step is one thing that may have to happen before the client is answered.
 type step struct {
 	needed func(authn.Browser, flow) bool
@@ -205,7 +221,8 @@ type step struct {
 // person did and comes back to resume.
 var steps = []step{
 	{func(_ authn.Browser, f flow) bool { return f.Decided != nil }, (*Server).goBack},
-	{func(b authn.Browser, _ flow) bool { return !b.SignedIn() }, (*Server).signIn},
+	{func(b authn.Browser, f flow) bool { return !f.signedIn(b) }, (*Server).signIn},
+	{func(_ authn.Browser, f flow) bool { return f.mayRecall() }, (*Server).recall},
 	{func(authn.Browser, flow) bool { return true }, (*Server).askConsent},
 }
 
@@ -245,10 +262,10 @@ func (s *Server) own(w http.ResponseWriter, r *http.Request, id string) (b authn
 func (s *Server) load(tx *store.Tx, id string) (f flow, found bool, err error) {
 	var client, scopes, resource string
 	err = tx.QueryRow(`SELECT id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from,
-			created_at, expires_at, decided_at, allowed, answer
+			prompt, created_at, expires_at, decided_at, allowed, answer
 		FROM flow WHERE id = $1 AND expires_at > $2`, id, tx.Now).
 		Scan(&f.ID, &f.Ref, &f.browser, &client, &f.Redirect, &f.State, &f.Challenge, &scopes, &resource, &f.From,
-			&f.Created, &f.Expires, &f.Decided, &f.Allowed, &f.answer)
+			&f.Prompt, &f.Created, &f.Expires, &f.Decided, &f.Allowed, &f.answer)
 	if errors.Is(err, sql.ErrNoRows) {
 		return f, false, nil
 	}
@@ -265,8 +282,69 @@ func (s *Server) load(tx *store.Tx, id string) (f flow, found bool, err error) {
 	return f, found, nil
 }
 
-func (s *Server) signIn(w http.ResponseWriter, r *http.Request, _ authn.Browser, f flow) error {
-	return s.Pages.SignIn(w, r, f.ID)
+func (s *Server) signIn(w http.ResponseWriter, r *http.Request, b authn.Browser, f flow) error {
+	return s.Pages.SignIn(w, r, f.ID, b.SignedIn())
+}
+
+// mayRecall reports whether the flow may be answered with what is remembered
+// (C27): at an https address, which is the client's own. On the same computer it
+// could be any program, so there a person says each time that it was started
+// (R316).
+func (f flow) mayRecall() bool {
+	return oauth.RedirectKind(f.Redirect) == oauth.RedirectWeb && !f.demands(promptConsent)
+}
+
+// recall answers with what the person allowed before, where that is enough;
+// otherwise it asks.
+func (s *Server) recall(w http.ResponseWriter, r *http.Request, b authn.Browser, f flow) error {
+	location, err := s.recalled(r.Context(), b, f)
+	switch {
+	case errors.Is(err, errDecided):
+		return s.goBack(w, r, b, f)
+	case err != nil:
+		return err
+	case location == "":
+		return s.askConsent(w, r, b, f)
+	}
+	sendTo(w, location)
+	return nil
+}
+
+// recalled is where the browser goes with what is remembered; empty if a person
+// has to answer.
+func (s *Server) recalled(ctx context.Context, b authn.Browser, f flow) (location string, err error) {
+	err = s.DB.Do(ctx, func(tx *store.Tx) error {
+		location = ""
+		c, found, err := remembered(tx, b.Member, f)
+		if err != nil || !found || !principal.CoverAll(c.scopes, f.Scopes) {
+			return err
+		}
+		if location, err = s.again(tx, f, b.Member, c); err != nil || f.ID == "" {
+			return err
+		}
+		return s.settle(tx, f, true, location)
+	})
+	return location, err
+}
+
+// unasked answers a client that wants no page: with a code where nobody needs to
+// be asked, and otherwise with what is needed (OpenID Connect Core 3.1.2.6).
+func (s *Server) unasked(w http.ResponseWriter, r *http.Request, b authn.Browser, f flow) error {
+	switch {
+	case !b.SignedIn():
+		return s.refuse(w, r, f, oauth.Errorf(oauth.LoginRequired, "a person has to sign in"))
+	case !f.mayRecall():
+		return s.refuse(w, r, f, oauth.Errorf(oauth.InteractionRequired, "a person has to say each time that the app on this computer was started"))
+	}
+	location, err := s.recalled(r.Context(), b, f)
+	if err != nil {
+		return err
+	}
+	if location == "" {
+		return s.refuse(w, r, f, oauth.Errorf(oauth.ConsentRequired, "a person has to allow it"))
+	}
+	sendTo(w, location)
+	return nil
 }
 
 // refuse tells the client why not, at its redirect URI (RFC 6749 4.1.2.1, R313,

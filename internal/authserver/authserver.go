@@ -22,6 +22,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/gate"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
+	"github.com/gatehouse-mcp/gatehouse/internal/mail"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
@@ -47,6 +48,7 @@ type Server struct {
 	Tokens   *token.Tokens
 	People   *identity.People
 	Authn    *authn.Authn
+	Mail     *mail.Printer
 	Registry *tool.Registry
 	Gate     *gate.Gate // says what a consent lets an app call
 	Pages    Pages
@@ -64,7 +66,7 @@ type Server struct {
 
 // Pages are what people see. Each call answers the request.
 type Pages interface {
-	SignIn(w http.ResponseWriter, r *http.Request, flow string) error
+	SignIn(w http.ResponseWriter, r *http.Request, flow string, again bool) error // again: also who is signed in
 	Consent(w http.ResponseWriter, r *http.Request, ask Ask) error
 	HandBack(w http.ResponseWriter, r *http.Request, answer Answer) error
 	Problem(w http.ResponseWriter, r *http.Request, ref string, err error)

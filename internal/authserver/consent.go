@@ -14,6 +14,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
@@ -27,12 +28,24 @@ type Ask struct {
 	Client    Client
 	Redirect  string
 	Member    identity.Member
-	Tools     []tool.Tool // what the scopes let the app call
-	Later     bool        // they cover servers that are added later as well
-	From      string      // address the question came from
+	Lines     []Line    // what the person may allow, each by itself
+	Known     []Line    // what was allowed before and stays so
+	Before    time.Time // when; zero: never
+	Later     bool      // the scopes cover servers that are added later as well
+	From      string    // address the question came from
 	Asked     time.Time
-	Fault     string // why the last answer did not count
+	Fault     string     // why the last answer did not count
+	Given     url.Values // that answer; nil the first time
 }
+
+// A Line is one scope with the tools that it lets an app call.
+type Line struct {
+	Origin, Scope string
+	Tools         []tool.Tool
+}
+
+// Field is the name of the line's box in the form.
+func (l Line) Field() string { return "scope:" + l.Scope }
 
 // Answer is what the hand-back page shows: where the browser goes, and whether
 // it goes by itself.
@@ -47,14 +60,44 @@ type Answer struct {
 }
 
 func (s *Server) askConsent(w http.ResponseWriter, r *http.Request, b authn.Browser, f flow) error {
-	return s.Pages.Consent(w, r, s.question(r.Context(), b, f, ""))
+	ask, err := s.question(r.Context(), b, f)
+	if err != nil {
+		return err
+	}
+	return s.Pages.Consent(w, r, ask)
 }
 
-func (s *Server) question(ctx context.Context, b authn.Browser, f flow, fault string) Ask {
-	return Ask{
+// question is what the person is asked. Where something is new, only that; what
+// was allowed before stands below it.
+func (s *Server) question(ctx context.Context, b authn.Browser, f flow) (Ask, error) {
+	ask := Ask{
 		Flow: f.ID, Ref: f.Ref, FormToken: b.FormToken(), Client: f.Client, Redirect: f.Redirect, Member: b.Member,
-		Tools: s.covered(ctx, b.Member, f), Later: f.later(), From: f.From, Asked: time.UnixMicro(f.Created), Fault: fault,
+		Lines: s.lines(ctx, b.Member, f.Client, f.Audience, f.Scopes), Later: f.later(), From: f.From, Asked: time.UnixMicro(f.Created),
 	}
+	var c consent
+	var found bool
+	err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
+		c, found, err = remembered(tx, b.Member, f)
+		return err
+	})
+	if err != nil || !found {
+		return ask, err
+	}
+	ask.Before = time.UnixMicro(c.granted)
+	var fresh []Line
+	for _, l := range ask.Lines {
+		if principal.CoverAll(c.scopes, []string{l.Scope}) {
+			ask.Known = append(ask.Known, l)
+		} else {
+			fresh = append(fresh, l)
+		}
+	}
+	if len(fresh) > 0 {
+		ask.Lines = fresh
+	} else {
+		ask.Known = nil
+	}
+	return ask, nil
 }
 
 // later reports whether the scopes cover servers that do not exist yet.
@@ -62,20 +105,52 @@ func (f flow) later() bool {
 	return f.Audience.Origin == "" && slices.ContainsFunc(f.Scopes, func(scope string) bool { return strings.HasPrefix(scope, "mcp:") })
 }
 
-// covered are the tools that the app could call, by the gate's own judgement, at
-// the endpoint the token is for; the base tools, which every token may call, are
-// not worth a line. REST belongs to the common endpoint, so there the control
-// plane's tools count as well.
-func (s *Server) covered(ctx context.Context, m identity.Member, f flow) []tool.Tool {
+// lines are the scopes that would let the client call something, with the tools:
+// by the gate's own judgement, at the endpoint the token is for. The base tools,
+// which every token may call, are not worth a line. REST belongs to the common
+// endpoint, so there the control plane's tools count as well.
+func (s *Server) lines(ctx context.Context, m identity.Member, c Client, a tool.Audience, scopes []string) []Line {
 	p := m.Principal()
-	p.Client, p.Scopes = f.Client.ID, f.Scopes
-	var tools []tool.Tool
+	p.Client, p.Scopes = c.ID, scopes
+	var lines []Line
 	for _, t := range s.Gate.List(ctx, p) {
-		if t.Scope != "" && t.Scope != tool.AnyScope && (f.Audience.Origin == "" || f.Audience.Offers(t)) {
-			tools = append(tools, t)
+		if t.Scope == "" || t.Scope == tool.AnyScope || a.Origin != "" && !a.Offers(t) {
+			continue
+		}
+		i := slices.IndexFunc(lines, func(l Line) bool { return l.Origin == t.Origin && l.Scope == t.Scope })
+		if i < 0 {
+			i, lines = len(lines), append(lines, Line{Origin: t.Origin, Scope: t.Scope})
+		}
+		lines[i].Tools = append(lines[i].Tools, t)
+	}
+	return lines
+}
+
+// decided is what the answered form allows: all that was asked, less the lines
+// that were not ticked. What was allowed before is no line of the question, so
+// nothing of it is taken back by leaving out something new.
+func (ask Ask) decided(f flow, form url.Values) decision {
+	d := decision{keep: form.Get("keep")}
+	for _, l := range ask.Lines {
+		if form.Get(l.Field()) == "yes" {
+			d.scopes = append(d.scopes, l.Scope)
+		} else {
+			d.refused = append(d.refused, l.Scope)
 		}
 	}
-	return tools
+	if len(d.refused) == 0 {
+		d.scopes = f.Scopes
+		return d
+	}
+	for _, l := range ask.Known {
+		d.scopes = append(d.scopes, l.Scope)
+	}
+	if len(d.scopes) > 0 {
+		d.scopes = append(d.scopes, without(f.Scopes, d.refused)...)
+	}
+	slices.Sort(d.scopes)
+	d.scopes = slices.Compact(d.scopes)
+	return d
 }
 
 var (
@@ -109,20 +184,27 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, _ string) error 
 	if !b.OwnForm(r.PostForm.Get("csrf")) {
 		return FormForeign.New("this answer can't be accepted")
 	}
-	if f.Decided != nil || !b.SignedIn() {
+	if f.Decided != nil || !f.signedIn(b) {
 		return s.next(w, r, b, f)
 	}
-	switch decision := r.PostForm.Get("decision"); {
-	case decision == "deny":
+	switch said := r.PostForm.Get("decision"); {
+	case said == "deny":
 		return s.deny(w, r, b, f)
-	case decision != "allow":
+	case said != "allow":
 		return answerUnclear.New("the form says neither yes nor no")
-	case oauth.RedirectKind(f.Redirect) != oauth.RedirectWeb && r.PostForm.Get("started") != "yes":
-		return s.Pages.Consent(w, r, s.question(r.Context(), b, f, "Say first that you just started this from an app on this computer."))
+	}
+	ask, err := s.question(r.Context(), b, f)
+	if err != nil {
+		return err
+	}
+	d := ask.decided(f, r.PostForm)
+	if ask.Fault = d.fault(f, r.PostForm); ask.Fault != "" {
+		ask.Given = r.PostForm
+		return s.Pages.Consent(w, r, ask)
 	}
 	var location string
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) (err error) {
-		if location, err = s.allow(tx, f, b.Member, "web"); err != nil {
+		if location, err = s.allow(tx, f, b.Member, d, "web"); err != nil {
 			return err
 		}
 		return s.settle(tx, f, true, location)
@@ -130,11 +212,24 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, _ string) error 
 	return s.settled(w, r, b, f, location, err)
 }
 
+// fault is why a yes does not count, as a sentence.
+func (d decision) fault(f flow, form url.Values) string {
+	switch _, known := keeps[d.keep]; {
+	case oauth.RedirectKind(f.Redirect) != oauth.RedirectWeb && form.Get("started") != "yes":
+		return "Say first that you just started this from an app on this computer."
+	case len(d.scopes) == 0:
+		return "Tick what the app may do, or choose Don’t allow."
+	case !known:
+		return "Choose for how long you keep this connection."
+	}
+	return ""
+}
+
 func (s *Server) deny(w http.ResponseWriter, r *http.Request, b authn.Browser, f flow) error {
 	e := oauth.Errorf(oauth.AccessDenied, "the person did not allow it")
 	location := s.location(f, url.Values{"error": {e.Code}, "error_description": {e.Description}})
 	err := s.DB.Do(r.Context(), func(tx *store.Tx) error {
-		event := consentEvent(f, b.Member, "web")
+		event := consentEvent(f, b.Member, f.Scopes, "web")
 		event.Outcome, event.Code = audit.Denied, "CONSENT_DENIED"
 		s.Audit.Append(tx, event)
 		return s.settle(tx, f, false, location)
@@ -232,7 +327,7 @@ func (s *Server) approve(w http.ResponseWriter, r *http.Request, f flow) error {
 		if !found {
 			return devNeedsLoopback.New("there is no development identity")
 		}
-		location, err = s.allow(tx, f, m, "dev")
+		location, err = s.allow(tx, f, m, decision{scopes: f.Scopes, keep: KeepAlways}, "dev")
 		return err
 	})
 	if err != nil {
@@ -242,38 +337,46 @@ func (s *Server) approve(w http.ResponseWriter, r *http.Request, f flow) error {
 	return nil
 }
 
-func consentEvent(f flow, m identity.Member, door string) audit.Event {
+func consentEvent(f flow, m identity.Member, scopes []string, door string) audit.Event {
 	return audit.Event{
 		Workspace: m.Workspace, Actor: m.Principal().Name(), Client: f.Client.ID, Action: "consent", Target: f.Audience.URL,
 		Door: door, Ref: f.Ref, Detail: map[string]string{
-			"scopes": strings.Join(f.Scopes, " "), "redirect": f.Redirect, "from": f.From, "client_name": f.Client.Name,
+			"scopes": strings.Join(scopes, " "), "redirect": f.Redirect, "from": f.From, "client_name": f.Client.Name,
 		},
 	}
 }
 
-// allow keeps the consent and makes the code (R1211, R1213, R310). It returns
-// where the browser goes.
-func (s *Server) allow(tx *store.Tx, f flow, m identity.Member, door string) (location string, err error) {
-	consent, scopes := store.ID("cns_"), strings.Join(f.Scopes, " ")
-	_, err = tx.Exec(`INSERT INTO consent (id, workspace, user_id, client, redirect_uri, scopes, resource, granted_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, consent, m.Workspace, m.ID, f.Client.ID, f.Redirect, scopes, f.Audience.URL, tx.Now)
+// allow keeps what the person decided and makes the code for it (R1211, R1213,
+// R310). It returns where the browser goes.
+func (s *Server) allow(tx *store.Tx, f flow, m identity.Member, d decision, door string) (location string, err error) {
+	consent, err := s.remember(tx, f, m, d)
 	if err != nil {
 		return "", err
 	}
+	event := consentEvent(f, m, d.scopes, door)
+	event.Outcome = audit.Allowed
+	event.Detail["consent"], event.Detail["keep"] = consent, d.keep
+	s.Audit.Append(tx, event)
+	return s.code(tx, f, m, consent, d.scopes)
+}
+
+// again makes a code for what was allowed before.
+func (s *Server) again(tx *store.Tx, f flow, m identity.Member, c consent) (location string, err error) {
+	event := consentEvent(f, m, f.Scopes, "web")
+	event.Outcome = audit.Allowed
+	event.Detail["consent"], event.Detail["remembered"] = c.id, time.UnixMicro(c.granted).UTC().Format(time.RFC3339)
+	s.Audit.Append(tx, event)
+	return s.code(tx, f, m, c.id, f.Scopes)
+}
+
+func (s *Server) code(tx *store.Tx, f flow, m identity.Member, consent string, scopes []string) (location string, err error) {
 	code := token.NewSplit("code_")
 	_, err = tx.Exec(`INSERT INTO authorization_code
 		(id, hash, workspace, user_id, client, consent, redirect_uri, challenge, scopes, resource, family, ref, created_at, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
-		code.ID, code.Hash, m.Workspace, m.ID, f.Client.ID, consent, f.Redirect, f.Challenge, scopes, f.Audience.URL,
+		code.ID, code.Hash, m.Workspace, m.ID, f.Client.ID, consent, f.Redirect, f.Challenge, strings.Join(scopes, " "), f.Audience.URL,
 		token.NewFamilyID(), f.Ref, tx.Now, tx.Now+CodeLife.Microseconds())
-	if err != nil {
-		return "", err
-	}
-	event := consentEvent(f, m, door)
-	event.Outcome = audit.Allowed
-	event.Detail["consent"] = consent
-	s.Audit.Append(tx, event)
-	return s.location(f, url.Values{"code": {code.Token}}), nil
+	return s.location(f, url.Values{"code": {code.Token}}), err
 }
 
 // host is an address without its port.

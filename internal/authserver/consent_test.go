@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
-	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 )
 
 // person is a browser in which the owner is signed in.
@@ -252,31 +251,6 @@ func TestTwoTabsBothFinish(t *testing.T) {
 			t.Errorf("%d %s", a.StatusCode, a.Text)
 		}
 	}
-}
-
-// R316, attacks 16, 59: nothing is remembered, and nobody is asked silently.
-func TestEveryAuthorizationAsks(t *testing.T) {
-	h := start(t)
-	b, client := h.person(), h.register(`{"client_name":"Claude","redirect_uris":["`+web+`"]}`).ClientID
-	form := h.asked(b, authorization(h, client, with("redirect_uri", web)))
-	if apptest.Target(b.Submit("/consent", form).Text) == nil {
-		t.Fatal("no way back")
-	}
-	h.asked(b, authorization(h, client, with("redirect_uri", web)))
-	impostor := h.register(`{"client_name":"Claude","redirect_uris":["https://evil.example/cb"]}`).ClientID
-	query := authorization(h, impostor, with("redirect_uri", "https://evil.example/cb"))
-	h.asked(b, query)
-	if page := b.Open("/oauth/authorize?" + query.Encode()); !strings.Contains(page.Text, "evil.example") || !strings.Contains(page.Text, "Unverified app") {
-		t.Errorf("R1202: the page does not say where access goes: %s", page.Text)
-	}
-	h.unchanged(t, func() {
-		a := b.Open("/oauth/authorize?" + authorization(h, client, with("redirect_uri", web, "prompt", "none")).Encode())
-		redirected(t, h, a, web, "st&te/1", oauth.ConsentRequired)
-		for _, prompt := range []string{"none", "none login", "consent none"} {
-			a = h.authorize(authorization(h, client, with("redirect_uri", web, "prompt", prompt)))
-			redirected(t, h, a, web, "st&te/1", oauth.LoginRequired)
-		}
-	})
 }
 
 // R309, attack 67: the client is told no, and nothing is granted.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
+	"github.com/gatehouse-mcp/gatehouse/internal/mail"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
@@ -52,6 +54,7 @@ type issue struct {
 	family token.Family
 	pair   token.Pair
 	ref    string // of the flow in which the person consented; empty if not known
+	ended  bool   // none: the family ended, because what was presented was used twice
 }
 
 // token is the token endpoint (RFC 6749 §3.2, R401–R420).
@@ -61,6 +64,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 		return err
 	}
 	var made issue
+	var letter *mail.Message
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
 		c, err := s.authenticate(tx, r, form)
 		if err != nil {
@@ -70,8 +74,20 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 		if !slices.Contains(c.Grants, grantRefresh) {
 			made.pair.Refresh = "" // it could not be used
 		}
+		if made.ended {
+			warning, failed := s.usedTwice(tx, c, made.family, ref)
+			if failed != nil {
+				return failed
+			}
+			tx.AfterCommit(func() { letter = warning })
+		}
 		return s.recorded(tx, c, form, made, ref, err)
 	})
+	if letter != nil {
+		if failed := s.Mail.Send(*letter); failed != nil {
+			s.Log.Error("a person could not be told that a sign-in was used twice", "ref", ref, "family", made.family.ID, "err", failed)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -122,16 +138,7 @@ func (s *Server) redeem(tx *store.Tx, c Client, form url.Values) (issue, error) 
 		return made, err
 	}
 	// An error from here on rolls back what redeem spent and made.
-	_, found, err := s.People.Member(tx, made.family.Workspace, made.family.User)
-	if err == nil && !found {
-		err = oauth.Errorf(oauth.InvalidGrant, "the grant is not good any more").Because("the person is no active member")
-	}
-	if err == nil {
-		if _, found = s.Registry.AudienceAt(s.Public, made.family.Resource); !found {
-			err = oauth.Errorf(oauth.InvalidTarget, "%s is not here any more", made.family.Resource)
-		}
-	}
-	return made, err
+	return made, s.standing(tx, made.family)
 }
 
 // recorded appends the event of an issued token, or of a replay that revoked a
@@ -199,7 +206,7 @@ func (s *Server) redeemCode(tx *store.Tx, c Client, form url.Values) (issue, err
 	}
 	made := issue{family: row.family, ref: row.ref}
 	if row.used != nil {
-		return made, s.replayed(tx, row)
+		return s.replayed(tx, made)
 	}
 	if err := s.judgeCode(tx, row, form); err != nil {
 		return made, err
@@ -210,7 +217,7 @@ func (s *Server) redeemCode(tx *store.Tx, c Client, form url.Values) (issue, err
 		return made, err
 	}
 	if !won {
-		return made, s.replayed(tx, row) // another request was first
+		return s.replayed(tx, made) // another request was first
 	}
 	made.pair, err = s.Tokens.Start(tx, row.family)
 	return made, err
@@ -219,12 +226,17 @@ func (s *Server) redeemCode(tx *store.Tx, c Client, form url.Values) (issue, err
 func loadCode(tx *store.Tx, id string) (*code, error) {
 	r := code{id: id}
 	var scopes string
-	err := tx.QueryRow(`SELECT hash, workspace, user_id, client, consent, redirect_uri, challenge, scopes, resource, family, ref, tries, expires_at, used_at
-		FROM authorization_code WHERE id = $1`, id). // its workspace is read from it
-		Scan(&r.hash, &r.family.Workspace, &r.family.User, &r.family.Client, &r.family.Consent, &r.redirect, &r.challenge,
-			&scopes, &r.family.Resource, &r.family.ID, &r.ref, &r.tries, &r.expires, &r.used)
+	var ends *int64
+	err := tx.QueryRow(`SELECT a.hash, a.workspace, a.user_id, a.client, a.consent, a.redirect_uri, a.challenge, a.scopes, a.resource, a.family,
+			a.ref, a.tries, a.expires_at, a.used_at, c.ends_at
+		FROM authorization_code a JOIN consent c ON c.id = a.consent AND c.workspace = a.workspace WHERE a.id = $1`, id). // its workspace is read from it
+		Scan(&r.hash, &r.family.Workspace, &r.family.User, &r.family.Client, &r.family.Consent, &r.redirect, &r.challenge, &scopes, &r.family.Resource, &r.family.ID,
+			&r.ref, &r.tries, &r.expires, &r.used, &ends)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
+	}
+	if ends != nil {
+		r.family.Ends = *ends
 	}
 	r.hash, r.family.Scopes = bytes.Clone(r.hash), strings.Fields(scopes)
 	return &r, err
@@ -232,11 +244,26 @@ func loadCode(tx *store.Tx, id string) (*code, error) {
 
 // replayed revokes what came of the code, and keeps that although the request
 // fails (R319).
-func (s *Server) replayed(tx *store.Tx, row *code) error {
-	if err := s.Tokens.RevokeFamily(tx, row.family.ID, "authorization code used again"); err != nil {
-		return err
+func (s *Server) replayed(tx *store.Tx, made issue) (issue, error) {
+	var err error
+	if made.ended, err = s.Tokens.RevokeFamily(tx, made.family.ID, token.UsedTwice); err != nil {
+		return made, err
 	}
-	return store.Keep(errors.Join(badCode("it was used before"), token.ErrReplay))
+	return made, store.Keep(errors.Join(badCode("it was used before"), token.ErrReplay))
+}
+
+// usedTwice is the letter that tells the person that a sign-in was ended (R413).
+// Whoever is no member any more gets none.
+func (s *Server) usedTwice(tx *store.Tx, c Client, f token.Family, ref string) (*mail.Message, error) {
+	m, found, err := s.People.Member(tx, f.Workspace, f.User)
+	if err != nil || !found {
+		return nil, err
+	}
+	return &mail.Message{
+		To: m.Email, Subject: "An app was signed out because its sign-in was used twice",
+		Text: fmt.Sprintf("Somebody used an old sign-in of an app calling itself %q again, so that sign-in was ended. It can be a fault of the app, or a copy in other hands.\n"+
+			"If you use the app, sign in again in it. See and remove your apps here:\n%s/me\nReference: %s", c.Name, s.Issuer, ref),
+	}, nil
 }
 
 func (s *Server) judgeCode(tx *store.Tx, row *code, form url.Values) error {
@@ -287,7 +314,7 @@ func (s *Server) redeemRefresh(tx *store.Tx, c Client, form url.Values) (issue, 
 		resources = append(resources, a.URL)
 	}
 	family, pair, err := s.Tokens.Rotate(tx, form.Get("refresh_token"), token.Asked{Client: c.ID, Scopes: scopes, Resources: resources})
-	return issue{family: family, pair: pair}, err
+	return issue{family: family, pair: pair, ended: errors.Is(err, token.ErrReplay)}, err
 }
 
 // revoke is RFC 7009 (R416, attack 124). What is not the client's own token is
@@ -311,7 +338,10 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, ref string) erro
 			return err
 		}
 		if found {
-			return s.revoked(tx, f, f.ID, ref, func() error { return s.Tokens.RevokeFamily(tx, f.ID, "revoked by its client") })
+			return s.revoked(tx, f, f.ID, ref, func() error {
+				_, err := s.Tokens.RevokeFamily(tx, f.ID, "revoked by its client")
+				return err
+			})
 		}
 		claims, err := s.Tokens.Verify(raw)
 		if problem.Is(err, token.Unknown) {

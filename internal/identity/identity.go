@@ -24,6 +24,10 @@ var migrations embed.FS
 // Workspace is the one workspace there is, made at the first start.
 const Workspace = "default"
 
+// Local is the user of whoever can open the admin socket: the owner of the server
+// itself, who acts for nobody.
+const Local = "local"
+
 // The identity of development mode (R630).
 const (
 	devUser  = "usr_dev"

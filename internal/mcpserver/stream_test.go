@@ -137,7 +137,10 @@ func TestStreamsEnd(t *testing.T) {
 	} else {
 		claims = c
 	}
-	err := f.db.Do(t.Context(), func(tx *store.Tx) error { return f.mint.RevokeFamily(tx, claims.Family, "test") })
+	err := f.db.Do(t.Context(), func(tx *store.Tx) error {
+		_, err := f.mint.RevokeFamily(tx, claims.Family, "test")
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,7 @@ const (
 	RequestURINotSupported  = "request_uri_not_supported"
 	LoginRequired           = "login_required"
 	ConsentRequired         = "consent_required"
+	InteractionRequired     = "interaction_required"
 )
 
 // statuses of the codes whose JSON answer is not a 400.

@@ -104,6 +104,15 @@ func cutPort(s string) (rest string, ok bool) {
 	return s, s == "" || s[0] == '/' || s[0] == '?'
 }
 
+// RedirectKey is what of a redirect URI stays the same from one sign-in to the
+// next: all of it, except the port of a program on the same computer.
+func RedirectKey(uri string) string {
+	if host, rest, ok := cutLoopback(uri); ok {
+		return host + rest
+	}
+	return uri
+}
+
 // IsLoopback reports whether a redirect URI leads to a program on the person's
 // own computer.
 func IsLoopback(uri string) bool { return RedirectKind(uri) == RedirectLoopback }

@@ -6,6 +6,7 @@
 package principal
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -100,6 +101,14 @@ func Covers(granted, needed string) bool {
 		return false
 	}
 	return height[wantVerb] > 0 && height[haveVerb] >= height[wantVerb]
+}
+
+// CoverAll reports whether each of the scopes needed is included in one of those
+// granted.
+func CoverAll(granted, needed []string) bool {
+	return !slices.ContainsFunc(needed, func(n string) bool {
+		return !slices.ContainsFunc(granted, func(g string) bool { return Covers(g, n) })
+	})
 }
 
 // height orders the verbs that include one another. A verb that is not listed

@@ -86,11 +86,11 @@ func (t *Tokens) signedBy(found []revoked) bool {
 	return ours != nil && slices.ContainsFunc(found, func(f revoked) bool { return ours.public[f.id] != nil })
 }
 
-func (t *Tokens) mint(now time.Time, f Family, scopes []string) (raw, id string, err error) {
+func (t *Tokens) mint(now time.Time, life time.Duration, f Family, scopes []string) (raw, id string, err error) {
 	id = store.ID("at_")
 	payload, err := json.Marshal(Claims{
 		Issuer: t.Issuer, Subject: f.User, Audience: f.Resource, Client: f.Client,
-		Issued: now.Unix(), Expires: now.Add(AccessLife).Unix(), ID: id,
+		Issued: now.Unix(), Expires: now.Add(life).Unix(), ID: id,
 		Scope: strings.Join(scopes, " "), Workspace: f.Workspace, Family: f.ID,
 	})
 	if err != nil {

@@ -7,15 +7,19 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
-// RevokeFamily revokes a family and all its tokens. Revoking it again changes
-// nothing.
-func (t *Tokens) RevokeFamily(tx *store.Tx, id, reason string) error {
+// UsedTwice is the reason of a family that was revoked because a code or a refresh
+// token of it came back after it was spent.
+const UsedTwice = "its sign-in was used twice"
+
+// RevokeFamily revokes a family and all its tokens, and reports whether it did:
+// revoking it again changes nothing.
+func (t *Tokens) RevokeFamily(tx *store.Tx, id, reason string) (bool, error) {
 	won, err := tx.One(`UPDATE token_family SET revoked_at = $1, reason = $2 WHERE id = $3 AND revoked_at IS NULL`,
 		tx.Now, reason, id)
 	if err != nil || !won {
-		return err
+		return false, err
 	}
-	return t.Revoke(tx, id, AccessLife)
+	return true, t.Revoke(tx, id, AccessLife)
 }
 
 // RevokeConsent revokes every family that came of a consent and says how many

@@ -69,13 +69,14 @@ type Family struct {
 	Consent   string
 	Scopes    []string
 	Resource  string // the audience of its tokens
+	Ends      int64  // when it ends at the latest, µs; 0 after FamilyLife
 }
 
 // Pair is what a token endpoint hands out.
 type Pair struct {
 	Access  string
 	Token   string // id of the access token
-	Refresh string
+	Refresh string // none where the family ends with the access token
 	Scopes  []string
 	Expires time.Duration // of the access token, from now
 }
@@ -84,28 +85,37 @@ type Pair struct {
 // to it in the same transaction. The family's id is set by the caller, so that a
 // replay of what was spent can revoke it.
 func (t *Tokens) Start(tx *store.Tx, f Family) (Pair, error) {
+	if ends := tx.Now + FamilyLife.Microseconds(); f.Ends == 0 || f.Ends > ends {
+		f.Ends = ends
+	}
 	_, err := tx.Exec(`INSERT INTO token_family
 		(id, workspace, user_id, client, consent, scopes, resource, created_at, expires_at, used_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $8)`,
 		f.ID, f.Workspace, f.User, f.Client, f.Consent, strings.Join(f.Scopes, " "), f.Resource,
-		tx.Now, tx.Now+FamilyLife.Microseconds())
+		tx.Now, f.Ends)
 	if err != nil {
 		return Pair{}, err
 	}
 	return t.pair(tx, f, f.Scopes, "")
 }
 
-// pair signs an access token and stores a refresh token.
+// pair signs an access token and stores a refresh token. No token outlives its
+// family, and where an access token lasts as long there is nothing to refresh.
 func (t *Tokens) pair(tx *store.Tx, f Family, scopes []string, parent string) (Pair, error) {
-	access, id, err := t.mint(time.UnixMicro(tx.Now), f, scopes)
+	left := time.Duration(f.Ends-tx.Now) * time.Microsecond
+	life := min(AccessLife, left.Truncate(time.Second))
+	access, id, err := t.mint(time.UnixMicro(tx.Now), life, f, scopes)
 	if err != nil {
 		return Pair{}, oauth.Errorf(oauth.TemporarilyUnavailable, "the token could not be signed")
+	}
+	if left <= AccessLife {
+		return Pair{Access: access, Token: id, Scopes: scopes, Expires: life}, nil
 	}
 	refresh := NewSplit("rt_")
 	_, err = tx.Exec(`INSERT INTO refresh_token (id, workspace, family, parent, hash, created_at, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		refresh.ID, f.Workspace, f.ID, parent, refresh.Hash, tx.Now, tx.Now+RefreshIdle.Microseconds())
-	return Pair{Access: access, Token: id, Refresh: refresh.Token, Scopes: scopes, Expires: AccessLife}, err
+	return Pair{Access: access, Token: id, Refresh: refresh.Token, Scopes: scopes, Expires: life}, err
 }
 
 // NewFamilyID makes the id of a family before the family exists.
@@ -153,7 +163,7 @@ func (t *Tokens) Rotate(tx *store.Tx, refresh string, asked Asked) (Family, Pair
 		return Family{}, Pair{}, badRefresh("it was made for another client")
 	case row.gone != nil:
 		return Family{}, Pair{}, badRefresh("its family is revoked")
-	case tx.Now >= row.expires || tx.Now >= row.ends:
+	case tx.Now >= row.expires || tx.Now >= row.family.Ends:
 		return Family{}, Pair{}, badRefresh("it has expired")
 	}
 	if row.replayed(tx.Now) {
@@ -174,7 +184,7 @@ type refreshRow struct {
 	id, parent      string
 	family          Family
 	hash            []byte
-	expires, ends   int64
+	expires         int64
 	childUsed, gone *int64
 }
 
@@ -193,7 +203,7 @@ func (t *Tokens) load(tx *store.Tx, id string) (*refreshRow, error) {
 		return nil, rows.Err()
 	}
 	err = rows.Scan(&r.parent, &r.hash, &r.expires, &r.childUsed,
-		&r.family.ID, &r.family.Workspace, &r.family.User, &r.family.Client, &r.family.Consent, &scopes, &r.family.Resource, &r.ends, &r.gone)
+		&r.family.ID, &r.family.Workspace, &r.family.User, &r.family.Client, &r.family.Consent, &scopes, &r.family.Resource, &r.family.Ends, &r.gone)
 	r.family.Scopes = strings.Fields(scopes)
 	return &r, err
 }
@@ -203,8 +213,12 @@ func (r *refreshRow) replayed(now int64) bool {
 }
 
 func (t *Tokens) replay(tx *store.Tx, r *refreshRow) error {
-	if err := t.RevokeFamily(tx, r.family.ID, "refresh token used again"); err != nil {
+	won, err := t.RevokeFamily(tx, r.family.ID, UsedTwice)
+	if err != nil {
 		return err
+	}
+	if !won {
+		return badRefresh("its family was just revoked")
 	}
 	return store.Keep(errors.Join(badRefresh("it was used before"), ErrReplay))
 }

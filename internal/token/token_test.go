@@ -344,7 +344,7 @@ func TestRevocationReachesOtherNodes(t *testing.T) {
 		if _, err := two.Verify(pair.Access); err != nil {
 			t.Fatal(err)
 		}
-		if err := one.DB.Do(t.Context(), func(tx *store.Tx) error { return one.RevokeFamily(tx, f.ID, "test") }); err != nil {
+		if err := one.DB.Do(t.Context(), func(tx *store.Tx) error { _, err := one.RevokeFamily(tx, f.ID, "test"); return err }); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := one.Verify(pair.Access); err == nil {
@@ -368,7 +368,7 @@ func TestRolledBackRevocationRevokesNothing(t *testing.T) {
 		f := family()
 		pair := start(t, tok, f)
 		_ = tok.DB.Do(t.Context(), func(tx *store.Tx) error {
-			_ = tok.RevokeFamily(tx, f.ID, "test")
+			_, _ = tok.RevokeFamily(tx, f.ID, "test")
 			return errors.New("no")
 		})
 		if _, err := tok.Verify(pair.Access); err != nil {
@@ -399,7 +399,7 @@ func BenchmarkVerify(b *testing.B) {
 	if err := tok.Open(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	raw, _, err := tok.mint(time.Now(), family(), []string{"a:read"})
+	raw, _, err := tok.mint(time.Now(), AccessLife, family(), []string{"a:read"})
 	if err != nil {
 		b.Fatal(err)
 	}

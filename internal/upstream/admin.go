@@ -50,7 +50,7 @@ var (
 // control plane.
 var reserved = []string{
 	"gatehouse", "mcp", "public", "system",
-	"agents", "audit", "billing", "credentials", "detectors", "dropoffs", "identity", "notifications", "passports",
+	"agents", "apps", "audit", "billing", "credentials", "detectors", "dropoffs", "identity", "notifications", "passports",
 	"proxy", "reviews", "security", "servers", "services", "skills", "team",
 }
 

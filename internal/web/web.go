@@ -6,6 +6,7 @@
 package web
 
 import (
+	"cmp"
 	"log/slog"
 	"net"
 	"net/http"
@@ -164,8 +165,12 @@ func (p *Pages) setupOpen(r *http.Request) (open bool, err error) {
 }
 
 // SignIn sends the browser to the sign-in page with what waits for it.
-func (p *Pages) SignIn(w http.ResponseWriter, r *http.Request, flow string) error {
-	return see(w, "/login?"+url.Values{"flow": {flow}}.Encode())
+func (p *Pages) SignIn(w http.ResponseWriter, _ *http.Request, flow string, again bool) error {
+	query := url.Values{"flow": {flow}}
+	if again {
+		query.Set("switch", "1")
+	}
+	return see(w, "/login?"+query.Encode())
 }
 
 func (p *Pages) signIn(w http.ResponseWriter, r *http.Request, ref string) error {
@@ -329,8 +334,17 @@ func (p *Pages) Consent(w http.ResponseWriter, r *http.Request, ask authserver.A
 		Client: views.Client{Name: ask.Client.Name, Target: target},
 		Asked:  time.Since(ask.Asked), From: p.from(ask.From), User: ask.Member.Email, Fault: ask.Fault,
 		Switch:  "/login?" + url.Values{"switch": {"1"}, "flow": {ask.Flow}}.Encode(),
-		Servers: servers(ask.Tools), Later: ask.Later,
+		Servers: servers(ask.Lines, ticks(ask.Given)), Known: servers(ask.Known, nil), Before: since(ask.Before), Later: ask.Later,
+		Keep: cmp.Or(ask.Given.Get("keep"), authserver.KeepMonth),
 	})
+}
+
+// since is how long ago something was; zero if it never was.
+func since(t time.Time) time.Duration {
+	if t.IsZero() {
+		return 0
+	}
+	return max(time.Since(t), 1)
 }
 
 // from says where a question came from. Behind a proxy every address is that of
@@ -346,36 +360,60 @@ func (p *Pages) from(address string) string {
 	return ""
 }
 
-// servers groups tools by where they come from, one line for each risk.
-func servers(tools []tool.Tool) []views.Server {
+// ticks are those of the answer that did not count, or what is ticked at first: what
+// was asked, except what is hard to undo.
+func ticks(given url.Values) func(authserver.Line, views.Risk) bool {
+	return func(l authserver.Line, risk views.Risk) bool {
+		if given != nil {
+			return given.Get(l.Field()) == "yes"
+		}
+		return risk != views.HardToUndo
+	}
+}
+
+// servers groups the lines by where their tools come from. ticked says which boxes
+// are ticked at first; without it there are none.
+func servers(lines []authserver.Line, ticked func(authserver.Line, views.Risk) bool) []views.Server {
 	var grouped []views.Server
-	for _, t := range tools {
-		name, does := t.Origin, doing[t.Effect]
+	for _, l := range lines {
+		line := views.Line{Risk: views.Read}
+		for _, t := range l.Tools {
+			line.Risk = min(line.Risk, risks[t.Effect])
+			line.Tools = append(line.Tools, views.Tool{Name: t.Name, Doc: t.Doc})
+		}
+		if line.Text = controls[l.Scope]; l.Origin != tool.Control || line.Text == "" {
+			line.Text = doing[line.Risk]
+		}
+		if ticked != nil {
+			line.Field, line.Off = l.Field(), !ticked(l, line.Risk)
+		}
+		name := l.Origin
 		if name == tool.Control {
-			name, does.text = "Gatehouse", "See what every app did, and which servers there are"
+			name = "Gatehouse"
 		}
 		i := slices.IndexFunc(grouped, func(s views.Server) bool { return s.Name == name })
 		if i < 0 {
 			i, grouped = len(grouped), append(grouped, views.Server{Name: name})
 		}
-		s := &grouped[i]
-		j := slices.IndexFunc(s.Lines, func(l views.Line) bool { return l.Risk == does.risk })
-		if j < 0 {
-			j, s.Lines = len(s.Lines), append(s.Lines, views.Line{Text: does.text, Risk: does.risk})
-		}
-		s.Lines[j].Tools = append(s.Lines[j].Tools, views.Tool{Name: t.Name, Doc: t.Doc})
+		grouped[i].Lines = append(grouped[i].Lines, line)
 	}
 	return grouped
 }
 
-// doing is what tools of each effect do, in plain words (R1203).
-var doing = map[tool.Effect]struct {
-	risk views.Risk
-	text string
-}{
-	tool.Reads:    {views.Read, "Look things up, without changing anything"},
-	tool.Writes:   {views.Change, "Create and change things"},
-	tool.Destroys: {views.HardToUndo, "Do things that are hard to undo"},
+var risks = map[tool.Effect]views.Risk{tool.Reads: views.Read, tool.Writes: views.Change, tool.Destroys: views.HardToUndo}
+
+// doing is what tools of each risk do, in plain words (R1203).
+var doing = map[views.Risk]string{
+	views.Read:       "Look things up, without changing anything",
+	views.Change:     "Create and change things",
+	views.HardToUndo: "Do things that are hard to undo",
+}
+
+// controls are the scopes of the control plane in plain words.
+var controls = map[string]string{
+	"apps:read":    "See which apps are connected",
+	"audit:read":   "See what every app did",
+	"servers:read": "See which servers there are",
 }
 
 // HandBack draws the page from which the browser goes back to the app.

@@ -39,6 +39,8 @@ type Line struct {
 	Text  string // what the app could do: "See invoices and customers"
 	Risk  Risk
 	Tools []Tool
+	Field string // name of its box in the form; empty shows none
+	Off   bool   // the box is not ticked
 }
 
 // Server is one group of lines.
@@ -60,13 +62,17 @@ type ConsentView struct {
 	Switch  string        // own path on which somebody else signs in
 	Fault   string        // why the last answer did not count, as a sentence
 	Servers []Server
-	Later   bool // it covers servers that are added later as well
+	Known   []Server      // what it was allowed before; Servers is then what is new
+	Before  time.Duration // ago, when it was last allowed; zero: never
+	Later   bool          // it covers servers that are added later as well
+	Keep    string        // the choice of time that is made: hour, month or always
 }
 
-// Consent draws the form that posts request, csrf, decision (allow or deny) and,
-// where the app runs on the reader's computer, started=yes to /consent.
+// Consent draws the form that posts request, csrf, decision (allow or deny), keep,
+// the field of each ticked line as yes and, where the app runs on the reader's
+// computer, started=yes to /consent.
 func Consent(w http.ResponseWriter, status int, v ConsentView) error {
-	v.Servers = byRisk(v.Servers)
+	v.Servers, v.Known = byRisk(v.Servers), byRisk(v.Known)
 	return render(w, status, "consent", inFlow, v)
 }
 
@@ -78,6 +84,14 @@ func byRisk(servers []Server) []Server {
 		slices.SortStableFunc(servers[i].Lines, func(a, b Line) int { return cmp.Compare(b.Risk, a.Risk) })
 	}
 	return servers
+}
+
+// A Choice is one for how long the connection is kept.
+type Choice struct{ Value, Text string }
+
+// Choices are all of them, shortest first.
+func (ConsentView) Choices() []Choice {
+	return []Choice{{"hour", "1 hour"}, {"month", "30 days"}, {"always", "Until I remove it"}}
 }
 
 // What is the object of the question: the one server, or how many.

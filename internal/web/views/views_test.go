@@ -53,11 +53,11 @@ func drawings(t testing.TB, s string) []drawing {
 	web := Client{s, target(t, "https://app.example.net/oauth/callback?a=1&code=x")}
 	servers := []Server{
 		{s, []Line{
-			{s, HardToUndo, []Tool{{s, s}}},
-			{"Create and edit draft invoices", Change, []Tool{{"create_draft", "Create a draft"}, {"update_draft", ""}}},
-			{"See invoices, customers and payments", Read, nil},
+			{Text: s, Risk: HardToUndo, Tools: []Tool{{s, s}}, Field: "scope:" + s},
+			{Text: "Create and edit draft invoices", Risk: Change, Tools: []Tool{{"create_draft", "Create a draft"}, {"update_draft", ""}}, Field: "scope:b", Off: true},
+			{Text: "See invoices, customers and payments", Risk: Read},
 		}},
-		{"github", []Line{{"Read code and issues you can see", Read, []Tool{{"list_issues", "List the issues of a repository."}}}}},
+		{"github", []Line{{Text: "Read code and issues you can see", Risk: Read, Tools: []Tool{{"list_issues", "List the issues of a repository."}}}}},
 	}
 	consent := ConsentView{
 		Page: p, Request: "h_" + s, CSRF: s, Client: loopback, Asked: 12 * time.Second, From: "203.0.113.24",
@@ -103,6 +103,9 @@ func drawings(t testing.TB, s string) []drawing {
 		{"consent loopback", ask(func(v *ConsentView) {})},
 		{"consent app link", ask(func(v *ConsentView) { v.Client, v.Fault = app, "Tick the box if you started this." })},
 		{"consent web", ask(func(v *ConsentView) { v.Client, v.Servers = web, servers[:1] })},
+		{"consent wider", ask(func(v *ConsentView) {
+			v.Servers, v.Known, v.Before, v.Keep = servers[:1], servers[1:], 50*time.Hour, "hour"
+		})},
 		{"consent nothing", ask(func(v *ConsentView) { v.Servers = nil })},
 		{"consent many", ask(func(v *ConsentView) {
 			v.Servers = append([]Server{{"jira", servers[0].Lines}, {"linear", servers[1].Lines}}, servers...)
