@@ -296,6 +296,9 @@ func (h *house) announce(ctx context.Context, out io.Writer) error {
 		reach = " (this computer only)"
 	}
 	fmt.Fprintf(out, "✓ Listening on %s%s\n", c.PublicURL, reach)
+	if c.IssuerURL != c.PublicURL {
+		fmt.Fprintf(out, "✓ Pages and authorization server at %s\n", c.IssuerURL)
+	}
 	if c.Dev {
 		fmt.Fprintf(out, "! Development mode: anyone on this computer is signed in as dev@localhost and allows everything\n")
 		return nil

@@ -17,7 +17,6 @@ import (
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
 
-	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 )
 
@@ -76,7 +75,8 @@ func strangers(t *testing.T, h *apptest.House) *atomic.Int64 {
 
 // The Go SDK's client starts with nothing but an address: it is challenged,
 // discovers, registers, sends its person to authorize, redeems and calls; in
-// development mode and with a person who signs in and allows it.
+// development mode and with a person who signs in and allows it; the issuer at the
+// same host and at another one (R114).
 func TestStrangersClientSignsInAndCalls(t *testing.T) {
 	approved := func(h *apptest.House) authorizes {
 		return func(address string) *url.URL {
@@ -99,15 +99,16 @@ func TestStrangersClientSignsInAndCalls(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		person func(*apptest.House) authorizes
-		change []func(*app.Config)
+		start  func(*testing.T) (public, issuer *apptest.House)
 	}{
-		"development": {approved, []func(*app.Config){apptest.Dev}},
-		"person":      {allowed, nil},
+		"development":          {approved, func(t *testing.T) (_, _ *apptest.House) { h := apptest.Start(t, apptest.Dev); return h, h }},
+		"person":               {allowed, func(t *testing.T) (_, _ *apptest.House) { h := apptest.Start(t); return h, h }},
+		"person, issuer apart": {allowed, func(t *testing.T) (_, _ *apptest.House) { return apart(t) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := apptest.Start(t, tt.change...)
-			person, bearers := tt.person(h), strangers(t, h)
+			h, issuer := tt.start(t)
+			person, bearers := tt.person(issuer), strangers(t, h)
 			for path, tool := range map[string]string{"/mcp": "child_echo", "/s/child/mcp": "echo", "/s/web/mcp": "echo"} {
 				signInAndCall(t, h.URL+path, tool, person)
 			}
