@@ -8,8 +8,8 @@ import http from 'node:http'
 import path from 'node:path'
 import { inHouse, packaged, run, ways } from './house.js'
 
-const told = inHouse({ dev: true })
-const program = ['opencode-linux-x64-baseline', 'opencode-linux-arm64'].map(name => packaged(`${name}/bin/opencode`)).find(existsSync)
+const program = packaged('opencode-linux-x64-baseline/bin/opencode')
+const told = inHouse({ dev: true, skip: existsSync(program) ? false : 'OpenCode of this version is packaged for x64 alone' })
 const entry = way => way.path.replaceAll(/\W+/g, '-').slice(1) // mcp, s-everything-mcp, …
 
 told('OpenCode signs in, is connected and calls', async (house, t) => {
