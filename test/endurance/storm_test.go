@@ -287,6 +287,10 @@ func (s *storm) steal() {
 	if replays != 1 {
 		s.t.Errorf("%d replays in the log, want 1", replays)
 	}
+	const letter = "Mail to dev@localhost: An app was signed out because its sign-in was used twice"
+	if text := s.nodes[0].Log.String(); strings.Count(text, letter) != 1 {
+		s.t.Errorf("the person was not told, once:\n%s", text)
+	}
 }
 
 // turnClock lets the window of a token pass: in the rows, or really.
