@@ -66,6 +66,10 @@ var settings = []setting{
 		doc: "Address at which browsers and clients reach this server. Off this computer it begins with https.",
 	},
 	{
+		key: "issuer_url", field: func(c *Config) any { return &c.IssuerURL }, absent: "public_url", example: "https://auth.example.org",
+		doc: "Address of the authorization server, where it is to have a host of its own: its endpoints and pages are there, the MCP endpoints at public_url. It has no path.",
+	},
+	{
 		key: "data_dir", field: func(c *Config) any { return &c.DataDir }, absent: "gatehouse in the XDG data folder", example: "/var/lib/gatehouse", flag: true, path: true,
 		doc: "Folder for the database, the master key and the admin socket.",
 	},
@@ -96,10 +100,6 @@ var settings = []setting{
 	{
 		key: "allowed_origins", field: func(c *Config) any { return &c.AllowedOrigins }, absent: "only our own", example: "[https://inspector.example.org]", live: true,
 		doc: "Origins of web pages that may call the MCP endpoints. Pages of this computer may where public_url is on it.",
-	},
-	{
-		key: "issuer_url", field: func(c *Config) any { return &c.IssuerURL }, absent: "public_url", example: "https://auth.example.org",
-		doc: "Address of the authorization server, where it is to have a host of its own: its endpoints and pages are there, the MCP endpoints at public_url. It has no path.",
 	},
 	{
 		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "off"}, live: true,

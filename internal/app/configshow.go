@@ -112,9 +112,12 @@ func hidePassword(address string) string {
 // Example is a configuration file that explains every setting and sets none.
 func Example() string {
 	var b strings.Builder
-	b.WriteString(`# What gatehouse serve can be told. Nothing is set here: take away the # before
-# a setting to give it a value. Flags win over variables of the environment, and
-# those over this file. gatehouse config validate says what is wrong with it.
+	b.WriteString(`# What gatehouse serve can be told. Nothing is set here: take away the #
+# before a setting to give it a value. Flags win over variables of the
+# environment, and those over this file. Names of files start where this file
+# lies. gatehouse config validate says what is wrong with it. At SIGHUP a
+# running server reads it again: what is marked with SIGHUP changes at once,
+# the rest at the next start.
 `)
 	group := ""
 	for _, s := range settings {
@@ -144,6 +147,9 @@ func (s setting) spellings() string {
 	}
 	if s.flag {
 		text += ", --" + s.flagName()
+	}
+	if s.live {
+		text += "; SIGHUP"
 	}
 	if s.absent != "" {
 		text += "; without it " + s.absent

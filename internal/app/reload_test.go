@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -120,6 +121,39 @@ func TestRegistrationIsClosedWhileRunning(t *testing.T) {
 	until(t, "registration is closed", func() bool { return !open() })
 	rewrite("registration: open\n")
 	until(t, "registration is open", open)
+}
+
+// A server whose terminal has gone ends, instead of holding its port unseen.
+func TestServerEndsWithItsTerminal(t *testing.T) {
+	out := &terminal{}
+	ended := make(chan error, 1)
+	go func() { ended <- app.Run(t.Context(), config(t.TempDir()), out) }()
+	if out.Wait("✓ Listening on ", ended) == "" {
+		t.Fatal(out.String())
+	}
+	out.gone.Store(true)
+	hangUp(t)
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it serves on")
+	}
+}
+
+// terminal is one that can be closed.
+type terminal struct {
+	apptest.Log
+	gone atomic.Bool
+}
+
+func (t *terminal) Write(p []byte) (int, error) {
+	if t.gone.Load() {
+		return 0, &os.PathError{Op: "write", Path: "/dev/stderr", Err: syscall.EIO}
+	}
+	return t.Log.Write(p)
 }
 
 // Behind a proxy that is named, the address of the client is what the proxy says
