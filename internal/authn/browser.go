@@ -133,6 +133,23 @@ func (a *Authn) SignOut(w http.ResponseWriter, r *http.Request, b Browser, ref s
 	return a.DB.Do(r.Context(), func(tx *store.Tx) error { return a.end(tx, b, ref) })
 }
 
+// SignOutEverywhere ends every browser session of the person, and the sign-in links
+// that are on their way.
+func (a *Authn) SignOutEverywhere(w http.ResponseWriter, r *http.Request, b Browser, ref string) error {
+	setCookie(w, sessionCookie, "", -1)
+	return a.DB.Do(r.Context(), func(tx *store.Tx) error {
+		m := b.Member
+		a.Audit.Append(tx, audit.Event{
+			Workspace: m.Workspace, Actor: m.Principal().Name(), Action: "session.end_all", Target: m.ID, Outcome: audit.Allowed, Door: "web", Ref: ref,
+		})
+		_, err := tx.Exec(`UPDATE browser_session SET ended_at = $1 WHERE workspace = $2 AND user_id = $3 AND ended_at IS NULL`, tx.Now, m.Workspace, m.ID)
+		if err == nil {
+			_, err = tx.Exec(`UPDATE sign_in_link SET used_at = $1 WHERE workspace = $2 AND user_id = $3 AND used_at IS NULL`, tx.Now, m.Workspace, m.ID)
+		}
+		return err
+	})
+}
+
 // end ends the browser's session; without one it does nothing.
 func (a *Authn) end(tx *store.Tx, b Browser, ref string) error {
 	if b.sid == "" {

@@ -162,7 +162,8 @@ func consents(tx *store.Tx, workspace, user string, recent int64) (apps []App, e
 	return apps, rows.Err()
 }
 
-var appUnknown = problem.Code{
+// AppUnknown is the code of an app that is not there, or not the caller's, or ended.
+var AppUnknown = problem.Code{
 	Name: "APP_UNKNOWN", Kind: problem.NotFound,
 	Why: "no connected app of yours has this id; it may have ended already",
 	Fix: "list the apps and use an id from the list",
@@ -218,7 +219,7 @@ func (s *Server) removeApp(tx *store.Tx, p principal.Principal, in appIn) (App, 
 	}
 	i := slices.IndexFunc(apps, func(a App) bool { return a.ID == in.ID && a.State != Ended })
 	if i < 0 {
-		return App{}, appUnknown.New("there is no app %.40q", in.ID)
+		return App{}, AppUnknown.New("there is no app %.40q", in.ID)
 	}
 	return s.end(tx, p, apps[i], reasonRemoved)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
+	"github.com/gatehouse-mcp/gatehouse/internal/gate"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
@@ -31,6 +32,7 @@ type Pages struct {
 	People     *identity.People
 	Authn      *authn.Authn
 	AuthServer *authserver.Server
+	Gate       *gate.Gate
 	Registry   *tool.Registry
 	Log        *slog.Logger
 	Issuer     string
@@ -48,6 +50,11 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 	mux.Handle("POST /logout", p.page(p.signOut))
 	mux.Handle("GET /setup", p.page(p.setup))
 	mux.Handle("POST /setup", p.page(p.makeOwner))
+	mux.Handle("GET /me", p.page(p.me))
+	mux.Handle("POST /me/remove", p.page(p.removeApp))
+	mux.Handle("GET /me/stop", p.page(p.askStop))
+	mux.Handle("POST /me/stop", p.page(p.stopEverything))
+	mux.Handle("POST /me/sign-out", p.page(p.signOutEverywhere))
 	mux.Handle("GET /assets/", views.Assets())
 	mux.Handle("/", p.page(func(http.ResponseWriter, *http.Request, string) error {
 		return pageUnknown.New("there is no page here")

@@ -128,6 +128,18 @@ func drawings(t testing.TB, s string) []drawing {
 		{"handback denied web", func(w http.ResponseWriter) error {
 			return HandBack(w, 200, HandBackView{Page: p, Client: web, Denied: true})
 		}},
+		{"me", func(w http.ResponseWriter) error {
+			can := []Can{{s, []Risk{Read, Change, HardToUndo}}, {"github", []Risk{Read}}}
+			return Me(w, 200, MeView{Page: p, CSRF: s, User: s, Done: s, Apps: []App{
+				{ID: "cns_1", Client: loopback, Can: can, Allowed: time.Hour, Seen: time.Minute, Left: 29 * 24 * time.Hour},
+				{ID: "cns_2", Client: web, Allowed: time.Hour, SignedOut: true, Replayed: time.Hour},
+			}, Ended: []EndedApp{{s, time.Hour, "you removed it"}}})
+		}},
+		{"me empty", func(w http.ResponseWriter) error { return Me(w, 200, MeView{Page: bare, CSRF: s, User: s}) }},
+		{"stop", func(w http.ResponseWriter) error {
+			return Stop(w, 200, StopView{Page: p, CSRF: s, User: s, Apps: []App{{ID: "cns_1", Client: loopback}, {ID: "cns_2", Client: web}}})
+		}},
+		{"stop nothing", func(w http.ResponseWriter) error { return Stop(w, 200, StopView{Page: bare, CSRF: s, User: s}) }},
 		{"home setup", func(w http.ResponseWriter) error { return Home(w, 200, HomeView{Page: bare, Setup: true}) }},
 		{"home", func(w http.ResponseWriter) error {
 			return Home(w, 200, HomeView{Page: p, Endpoints: []Endpoint{{"All servers", "http://localhost:3000/mcp"}, {s, "http://localhost:3000/s/x/mcp"}}})
@@ -250,7 +262,7 @@ func TestSecurityHeadersAreOnEveryPage(t *testing.T) {
 				t.Errorf("%s: %s is %q, not %q", d.name, name, got, want)
 			}
 		}
-		inFlow := !regexp.MustCompile("^(setup|home)").MatchString(d.name)
+		inFlow := !regexp.MustCompile("^(setup|home|me|stop)").MatchString(d.name)
 		if got := h.Get("Cross-Origin-Opener-Policy"); inFlow != (got == "") {
 			t.Errorf("%s: Cross-Origin-Opener-Policy is %q", d.name, got)
 		}
