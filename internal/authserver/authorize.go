@@ -295,19 +295,14 @@ func (f flow) mayRecall() bool {
 }
 
 // recall answers with what the person allowed before, where that is enough;
-// otherwise it asks.
+// otherwise it asks. A browser goes back by the page of our own also here: it may
+// come from the form of the sign-in (U3).
 func (s *Server) recall(w http.ResponseWriter, r *http.Request, b authn.Browser, f flow) error {
 	location, err := s.recalled(r.Context(), b, f)
-	switch {
-	case errors.Is(err, errDecided):
-		return s.goBack(w, r, b, f)
-	case err != nil:
-		return err
-	case location == "":
+	if err == nil && location == "" {
 		return s.askConsent(w, r, b, f)
 	}
-	sendTo(w, location)
-	return nil
+	return s.settled(w, r, b, f, location, err)
 }
 
 // recalled is where the browser goes with what is remembered; empty if a person
