@@ -29,6 +29,10 @@ func (l *loading) fromFile() {
 	if errors.Is(err, fs.ErrNotExist) && !must {
 		return
 	}
+	if !must && anybodyWrites(filepath.Dir(path)) {
+		l.faults = append(l.faults, fault{"", path + " was found in a folder in which everybody can write, and it says what is run; if it is yours, name it with --config " + path})
+		return
+	}
 	if l.Source.File = path; err != nil {
 		l.unreadable("can't be read: %v; name another one with --config or %s", cause(err), configVariable)
 		return
@@ -72,6 +76,12 @@ func (l *loading) findFile() (path string, must bool) {
 		return places[i], false
 	}
 	return "", false
+}
+
+// anybodyWrites reports whether others may have put a file into the folder.
+func anybodyWrites(dir string) bool {
+	info, err := os.Stat(dir)
+	return err != nil || info.Mode().Perm()&0o002 != 0
 }
 
 func readFile(path string) ([]byte, error) {

@@ -117,6 +117,25 @@ func TestWhereTheFileIsLookedFor(t *testing.T) {
 	}
 }
 
+// In a folder like /tmp anybody may have left a file, which says what is run.
+func TestFileThatAnybodyMayHaveLeftIsNotRead(t *testing.T) {
+	here := t.TempDir()
+	t.Chdir(here)
+	writeAs(t, filepath.Join(here, "gatehouse.yaml"), "listen: localhost:3")
+	if err := os.Chmod(here, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Load(nil, nil); err == nil || c.Listen != "localhost:3000" || !strings.Contains(problem.From(err).Why, "--config gatehouse.yaml") {
+		t.Errorf("%s, %v", c.Listen, err)
+	}
+	if _, err := DataDir(nil, nil); err == nil {
+		t.Error("other commands read it")
+	}
+	if c, err := Load(map[string]string{"config": "gatehouse.yaml"}, nil); err != nil || c.Listen != "localhost:3" {
+		t.Errorf("named: %s, %v", c.Listen, err)
+	}
+}
+
 // Names in the file start where it lies, wherever the server is started.
 func TestPathsStartAtTheFile(t *testing.T) {
 	file := write(t, "data_dir: data\ndatabase: sqlite:db/x.db\nmaster_key_file: keys/k\n")
