@@ -240,6 +240,55 @@ func TestClientIsRemovedOnce(t *testing.T) {
 	}, apptest.Dev)
 }
 
+// Attack 29: whatever is redeemed while the client is being removed is worth nothing
+// afterwards, and nobody meets an error of ours.
+func TestRemovalWinsOverWhatIsUnderWay(t *testing.T) {
+	onEach(t, func(t *testing.T, h house) {
+		r := h.register(someApp + `}`)
+		const n = 24
+		var codes, verifiers, refresh [n]string
+		for i := range n {
+			codes[i], verifiers[i] = h.Code(r.ClientID, nil)
+			refresh[i] = h.tokens(r.ClientID, nil).RefreshToken
+		}
+		answers := apptest.Together(2*n+1, func(i int) apptest.Answer {
+			switch {
+			case i < n:
+				return h.Redeem(r.ClientID, codes[i], verifiers[i], nil)
+			case i < 2*n:
+				return h.Refresh(r.ClientID, refresh[i-n])
+			}
+			return h.manage(http.MethodDelete, "/registration/"+r.ClientID, r.RegistrationToken, "")
+		})
+		if answers[2*n].StatusCode != http.StatusNoContent {
+			t.Fatalf("not removed: %d %s", answers[2*n].StatusCode, answers[2*n].Text)
+		}
+		for _, a := range answers[:2*n] {
+			var tokens oauth.TokenResponse
+			a.JSON(t, &tokens)
+			if a.StatusCode >= http.StatusInternalServerError || tokens.AccessToken != "" && h.works(tokens.AccessToken) {
+				t.Errorf("%d %s", a.StatusCode, a.Text)
+			}
+		}
+		if live := h.Count(`SELECT count(*) FROM token_family WHERE client = $1 AND revoked_at IS NULL`, r.ClientID); live != 0 {
+			t.Errorf("%d families live", live)
+		}
+	}, apptest.Dev)
+}
+
+// A client that was given nothing leaves nothing behind, in the memory of no node.
+func TestClientThatWasGivenNothingIsForgotten(t *testing.T) {
+	h := start(t, apptest.Dev)
+	before := h.trace()
+	r := h.register(someApp + `}`)
+	if a := h.manage(http.MethodDelete, "/registration/"+r.ClientID, r.RegistrationToken, ""); a.StatusCode != http.StatusNoContent {
+		t.Fatalf("%d %s", a.StatusCode, a.Text)
+	}
+	if after := h.trace(); after != before {
+		t.Errorf("%s\nwas\n%s", after, before)
+	}
+}
+
 // R214, attack 53: no token, another's, one of another kind, and a client that does
 // not exist get one answer, and change nothing.
 func TestManagementTellsStrangersNothing(t *testing.T) {

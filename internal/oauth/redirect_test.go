@@ -120,6 +120,9 @@ func FuzzRedirect(f *testing.F) {
 	f.Add("http://localhost:1", "http://localhost:2?x")
 	f.Add("https://b.example/cb", "https://b.example:443/cb")
 	f.Add("http://[::1]/", "http://[::1]:99999/")
+	f.Add("http://127.0.0.1/cb", "http://127.0.0.1:80@evil.example/cb")
+	f.Add("http://127.0.0.1/cb", "http://127.0.0.1.evil.example/cb")
+	f.Add("http://localhost/cb", "http://localhost:08/cb")
 	f.Fuzz(func(t *testing.T, registered, asked string) {
 		if CheckRedirect(registered, nil) != nil || !MatchRedirect([]string{registered}, asked) || registered == asked {
 			return

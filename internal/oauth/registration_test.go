@@ -2,7 +2,6 @@ package oauth
 
 import (
 	"encoding/json"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -49,32 +48,6 @@ func FuzzRegistration(f *testing.F) {
 		again, _, fault := ParseRegistration(text, editors)
 		if second, _ := json.Marshal(again); fault != nil || string(second) != string(text) {
 			t.Errorf("%s became %s, %v", text, second, fault)
-		}
-	})
-}
-
-// Attacks 1–5: two redirect URIs that match are the same bytes, or differ in the
-// port of one loopback host and in nothing else.
-func FuzzMatchRedirect(f *testing.F) {
-	for _, seed := range [][2]string{
-		{"https://b.example/cb", "https://b.example/cb"}, {"http://127.0.0.1/cb", "http://127.0.0.1:8080/cb"}, {"http://localhost:1/cb?a=1", "http://localhost:65535/cb?a=1"},
-		{"http://[::1]/cb", "http://[::1]:9/cb"}, {"http://127.0.0.1/cb", "http://127.0.0.1:80@evil.example/cb"}, {"http://127.0.0.1/cb", "http://127.0.0.1.evil.example/cb"},
-		{"http://localhost/cb", "http://localhost:08/cb"}, {"cursor://x/cb", "cursor://x/cb"}, {"http://127.0.0.1", "http://127.0.0.1?x"}, {"", ""},
-	} {
-		f.Add(seed[0], seed[1])
-	}
-	f.Fuzz(func(t *testing.T, registered, asked string) {
-		if CheckRedirect(registered, editors) != nil || !MatchRedirect([]string{registered}, asked) || registered == asked {
-			return
-		}
-		a, err1 := url.Parse(registered)
-		b, err2 := url.Parse(asked)
-		if err1 != nil || err2 != nil || a.Scheme != "http" || b.Scheme != "http" || b.User != nil || a.Hostname() != b.Hostname() || !slices.Contains(loopbackHosts, b.Hostname()) {
-			t.Fatalf("%q matches %q", asked, registered)
-		}
-		a.Host, b.Host = "", ""
-		if a.String() != b.String() {
-			t.Fatalf("%q matches %q", asked, registered)
 		}
 	})
 }

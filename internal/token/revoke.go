@@ -40,11 +40,17 @@ func (t *Tokens) RevokeUser(tx *store.Tx, workspace, user, reason string) (int, 
 
 // RevokeClient revokes every family of a client, in all workspaces, and all their
 // tokens: by the client's own id, because a client that is gone does not come
-// back.
+// back. Where there is no family nothing needs to be remembered, so strangers who
+// register and leave fill no memory. Whoever calls it has removed the client's codes
+// before, in the same transaction: so a family that is being made is either seen
+// here, or not made.
 func (t *Tokens) RevokeClient(tx *store.Tx, client, reason string) error {
-	_, err := tx.Exec(`UPDATE token_family SET revoked_at = $1, reason = $2 WHERE client = $3 AND revoked_at IS NULL`,
+	revoked, err := tx.Exec(`UPDATE token_family SET revoked_at = $1, reason = $2 WHERE client = $3 AND revoked_at IS NULL`,
 		tx.Now, reason, client)
 	if err != nil {
+		return err
+	}
+	if n, err := revoked.RowsAffected(); err != nil || n == 0 {
 		return err
 	}
 	return t.Revoke(tx, client, AccessLife)
