@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -160,6 +161,7 @@ type listed struct {
 	Kind    string `json:"kind"`
 	Address string `json:"address"`
 	State   string `json:"state"`
+	Since   string `json:"since"`
 	Tools   int    `json:"tools"`
 	Error   string `json:"error,omitempty"`
 	File    string `json:"file,omitempty"`
@@ -214,14 +216,14 @@ func (c *cli) showServers(servers []listed) {
 		return
 	}
 	slices.SortFunc(servers, func(a, b listed) int { return strings.Compare(a.Name, b.Name) })
-	header := []string{"NAME", "KIND", "STATE", "TOOLS", "ADDRESS"}
+	header := []string{"NAME", "KIND", "STATE", "SINCE", "TOOLS", "ADDRESS"}
 	filed := slices.ContainsFunc(servers, func(s listed) bool { return s.File != "" })
 	if filed {
 		header = append(header, "FILE")
 	}
 	rows := [][]string{header}
 	for _, s := range servers {
-		row := []string{s.Name, s.Kind, s.State, fmt.Sprint(s.Tools), s.Address}
+		row := []string{s.Name, s.Kind, s.State, moment(s.Since), fmt.Sprint(s.Tools), s.Address}
 		if filed {
 			row = append(row, s.File)
 		}
@@ -233,4 +235,16 @@ func (c *cli) showServers(servers []listed) {
 			c.talk("%s %s: %s", c.paint(c.err, caution), s.Name, oneLine(s.Error))
 		}
 	}
+}
+
+// moment is a time as a word: the clock today, the date before.
+func moment(at string) string {
+	t, err := time.Parse(time.RFC3339, at)
+	if err != nil {
+		return "-" // a server that is older than we
+	}
+	if t = t.Local(); t.Format(time.DateOnly) == time.Now().Format(time.DateOnly) {
+		return t.Format(time.TimeOnly)
+	}
+	return t.Format(time.DateOnly)
 }

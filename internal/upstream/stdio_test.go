@@ -237,16 +237,17 @@ func TestUselessChildrenAreExplained(t *testing.T) {
 		manner    string
 		code      problem.Code
 		why, said string
+		hello     time.Duration
 	}{
-		{"exits", unreachable, "exit status 3", "no database here"},
-		{"silent", unreachable, "nothing in", ""},
-		{"prints", garbage, "other lines: 1", "Listening on port 3000"},
-		{"modern", wrongRevision, mcp.Modern, ""},
+		{"exits", unreachable, "exit status 3", "no database here", 20 * time.Second},
+		{"silent", unreachable, "nothing in", "", 300 * time.Millisecond},
+		{"prints", garbage, "other lines: 1", "Listening on port 3000", 3 * time.Second},
+		{"modern", wrongRevision, mcp.Modern, "", 20 * time.Second},
 	}
 	for _, tt := range tests {
 		t.Run(tt.manner, func(t *testing.T) {
 			t.Parallel()
-			s := &stdio{spec: fixtureSpec(t, tt.manner), self: us, log: quiet(), hello: 300 * time.Millisecond, grace: 50 * time.Millisecond}
+			s := &stdio{spec: fixtureSpec(t, tt.manner), self: us, log: quiet(), hello: tt.hello, grace: 50 * time.Millisecond}
 			s.run()
 			defer s.Close()
 			_, err := s.Connect(t.Context())
