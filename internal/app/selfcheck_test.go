@@ -5,7 +5,29 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
+
+// A house whose documents contradict its configuration does not open.
+func TestHouseThatClientsCouldNotUseDoesNotOpen(t *testing.T) {
+	h := furnished(t)
+	if err := h.checkDocuments(); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(){
+		"the issuer":   func() { h.oauth.Issuer = "http://localhost:3001" },
+		"the resource": func() { h.oauth.Public = "http://localhost:3001" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func(issuer, public string) { h.oauth.Issuer, h.oauth.Public = issuer, public }(h.oauth.Issuer, h.oauth.Public)
+			spoil()
+			if err := h.checkDocuments(); !problem.Is(err, selfCheckFailed) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
 
 // R109: what would make clients give up keeps the server from starting.
 func TestSelfCheckFindsContradictions(t *testing.T) {

@@ -45,7 +45,7 @@ var catalogue = []struct {
 	{number: 39},
 	{number: 40, first: true, waits: "device codes: there are none yet"},
 
-	{number: 47, waits: "ways to close registration: it is open, or the operator puts something in front"},
+	{number: 47, waits: "tokens that let one register; registration that is switched off is tested in internal/authserver"},
 	{number: 48},
 	{number: 49},
 	{number: 50},
