@@ -144,7 +144,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
 	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version, Followed: h.followed}
 	h.want(c)
-	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev}
+	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, Codes: Codes}
 	h.oauth = &authserver.Server{
 		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, People: h.people, Authn: h.authn, Mail: letters, Registry: h.registry, Gate: h.gate,
 		Pages: h.pages, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev,

@@ -155,7 +155,8 @@ const configVariable = "GATEHOUSE_CONFIG"
 
 var configInvalid = problem.Code{
 	Name: "CONFIG_INVALID", Kind: problem.Invalid,
-	Fix: "correct it and start again; gatehouse config init writes a file that explains every setting",
+	Fix:   "correct it and start again; gatehouse config init writes a file that explains every setting",
+	About: "settings are misspelt, impossible, or contradict one another; the error names each",
 }
 
 // Source is where the values of a Config came from. A Config that was not made by

@@ -15,6 +15,9 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 )
 
+// Codes are the problems of this package.
+var Codes = []problem.Code{TokenMissing, TokenInvalid, LinkUsed, SetupRefused}
+
 // Codes of refused bearer tokens.
 var (
 	TokenMissing = problem.Code{

@@ -19,6 +19,9 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
+// Codes are the problems of this package.
+var Codes = []problem.Code{clientUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, FormForeign, answerUnclear}
+
 // Codes of pages: what cannot be told to the client.
 var (
 	clientUnknown = problem.Code{

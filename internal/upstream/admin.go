@@ -24,7 +24,8 @@ var (
 	}
 	addressInvalid = problem.Code{
 		Name: "SERVER_ADDRESS_INVALID", Kind: problem.Invalid,
-		Fix: "give the http or https address of its MCP endpoint, or the command that starts it",
+		Fix:   "give the http or https address of its MCP endpoint, or the command that starts it",
+		About: "what was given as the address or command of a server cannot be one",
 	}
 	exists = problem.Code{
 		Name: "SERVER_EXISTS", Kind: problem.Conflict,
@@ -37,7 +38,8 @@ var (
 	}
 	unknown = problem.Code{
 		Name: "SERVER_UNKNOWN", Kind: problem.NotFound,
-		Fix: "gatehouse servers lists those that are known",
+		Fix:   "gatehouse servers lists those that are known",
+		About: "no server of that name was added here",
 	}
 )
 

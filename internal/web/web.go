@@ -38,6 +38,7 @@ type Pages struct {
 	Issuer     string
 	Public     string
 	Dev        bool
+	Codes      []problem.Code // of all rooms, for the error reference
 }
 
 // Routes mounts the pages.
@@ -55,11 +56,16 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 	mux.Handle("GET /me/stop", p.page(p.askStop))
 	mux.Handle("POST /me/stop", p.page(p.stopEverything))
 	mux.Handle("POST /me/sign-out", p.page(p.signOutEverywhere))
+	mux.Handle("GET /help/errors", p.page(p.listCodes))
+	mux.Handle("GET /help/errors/{code}", p.page(p.showCode))
 	mux.Handle("GET /assets/", views.Assets())
 	mux.Handle("/", p.page(func(http.ResponseWriter, *http.Request, string) error {
 		return pageUnknown.New("there is no page here")
 	}))
 }
+
+// Codes are the problems of this package.
+var Codes = []problem.Code{pageUnknown, formUnreadable, bodyUnreadable}
 
 var (
 	pageUnknown = problem.Code{
