@@ -20,7 +20,7 @@ import (
 )
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{Unavailable, migrationChanged, badAddress}
+var Codes = []problem.Code{Unavailable, migrationChanged, migrationNewer, badAddress}
 
 // Unavailable is the code of a database that cannot be reached or written.
 var Unavailable = problem.Code{

@@ -157,7 +157,7 @@ type CodesView struct {
 
 // Codes lists what can go wrong.
 func Codes(w http.ResponseWriter, status int, v CodesView) error {
-	return render(w, status, "codes", outside, v)
+	return render(w, status, "codes", inFlow, v)
 }
 
 // CodeView is one error of the reference.
@@ -168,7 +168,7 @@ type CodeView struct {
 
 // Code says what an error means and what to do about it.
 func Code(w http.ResponseWriter, status int, v CodeView) error {
-	return render(w, status, "code", outside, v)
+	return render(w, status, "code", inFlow, v)
 }
 
 // FromProblem is the page for a problem; its cause is not on it.
