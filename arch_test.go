@@ -89,6 +89,9 @@ var acrossWorkspaces = map[string]string{
 	"upstream.taken":     "names of servers are unique in the whole instance",
 	"upstream.ids":       "a node keeps the connections to the servers of all workspaces",
 	"upstream.read":      "the id comes from ids, and the row says whose server it is",
+	"authn.Sweep":        "what has expired goes, whosever it was",
+	"authserver.Sweep":   "what has expired goes, whosever it was",
+	"token.Sweep":        "what has expired goes, whosever it was",
 }
 
 func TestImportsGoDownward(t *testing.T) {

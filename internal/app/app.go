@@ -101,6 +101,7 @@ type house struct {
 	config   Config
 	live     atomic.Pointer[Config] // with what has changed since, where that needs no restart
 	pair     *certificate           // nil without TLS
+	node     string                 // this process, among those that share the database
 	log      *slog.Logger
 	db       *store.DB
 	audit    *audit.Log
@@ -133,7 +134,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	}
 	c.IssuerURL = cmp.Or(c.IssuerURL, c.PublicURL)
 	box := seal.Box{Keeper: key}
-	h := &house{config: c, db: db, log: slog.New(slog.NewTextHandler(out, nil)), registry: &tool.Registry{}}
+	h := &house{config: c, node: store.ID("node_"), db: db, log: slog.New(slog.NewTextHandler(out, nil)), registry: &tool.Registry{}}
 	h.live.Store(&c)
 	h.audit = &audit.Log{DB: db, Box: box}
 	db.BeforeCommit = h.audit.Seal
@@ -210,6 +211,7 @@ func (h *house) work(ctx context.Context) (stop func()) {
 		h.tokens.Run,
 		h.servers.Run,
 		h.servers.Keep,
+		h.sweepUp,
 		func(ctx context.Context) {
 			if err := h.audit.Attend(ctx); err != nil {
 				h.log.Error("calls that were cut off could not be closed; others will do it", "err", err)

@@ -62,6 +62,8 @@ type Server struct {
 	ExactRedirects  bool        // may a program not listen on another port than it registered? (C10)
 	RequireResource bool        // must a client say for which endpoint it asks? (C13)
 	Prefix          string      // which family of paths the metadata names (C01)
+
+	consents, clients walk // of Sweep
 }
 
 // Pages are what people see. Each call answers the request.

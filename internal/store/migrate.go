@@ -34,10 +34,14 @@ func (db *DB) Migrate(ctx context.Context, room string, files fs.FS) error {
 		_, err := tx.Exec(`CREATE TABLE IF NOT EXISTS migration (
 			room TEXT NOT NULL, file TEXT NOT NULL, checksum TEXT NOT NULL, applied_at BIGINT NOT NULL,
 			PRIMARY KEY (room, file))`)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(leaseTable)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("create the table of migrations: %w", err)
+		return fmt.Errorf("create the tables of migrations and leases: %w", err)
 	}
 	names, err := fs.Glob(files, "*.sql") // sorted
 	if err != nil {
