@@ -36,7 +36,7 @@ func (r *revocations) add(id string, expires int64) {
 }
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{Unknown, keyUnreadable}
+var Codes = []problem.Code{Unknown, keyUnreadable, keyNotThere}
 
 // Unknown is the code of a node that cannot tell what is revoked, because it has
 // been cut off from the database. It refuses every token, and says that this is

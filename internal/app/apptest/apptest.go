@@ -69,6 +69,8 @@ func Start(t testing.TB, change ...func(*app.Config)) *House {
 	})
 	listening := h.Log.Wait("✓ Listening on ", ended)
 	if listening == "" {
+		h.stop = func() error { return nil } // it has ended, or is given up
+		cancel()
 		t.Fatalf("the server did not start:\n%s", h.Log)
 	}
 	h.URL = strings.Fields(listening)[0]
