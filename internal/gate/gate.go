@@ -24,7 +24,7 @@ import (
 )
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{SignInNeeded, ToolUnknown, ScopeRequired, RankTooLow, DirectOnly, callerGone, toolBroke}
+var Codes = []problem.Code{SignInNeeded, ToolUnknown, ResourceUnknown, ScopeRequired, RankTooLow, DirectOnly, callerGone, toolBroke}
 
 // Codes of refused calls.
 var (
