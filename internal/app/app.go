@@ -103,6 +103,7 @@ type house struct {
 	pair     *certificate           // nil without TLS
 	node     string                 // this process, among those that share the database
 	log      *slog.Logger
+	level    *slog.LevelVar // of the log
 	db       *store.DB
 	audit    *audit.Log
 	people   *identity.People
@@ -134,7 +135,8 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	}
 	c.IssuerURL = cmp.Or(c.IssuerURL, c.PublicURL)
 	box := seal.Box{Keeper: key}
-	h := &house{config: c, node: store.ID("node_"), db: db, log: slog.New(slog.NewTextHandler(out, nil)), registry: &tool.Registry{}}
+	h := &house{config: c, node: store.ID("node_"), db: db, registry: &tool.Registry{}}
+	h.log, h.level = newLog(c, out)
 	h.live.Store(&c)
 	h.audit = &audit.Log{DB: db, Box: box}
 	db.BeforeCommit = h.audit.Seal
@@ -281,7 +283,7 @@ func (h *house) serve(s *http.Server, l net.Listener) error {
 
 func (h *house) server(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler: timely(bodyTime, handler), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: h.logged(timely(bodyTime, handler)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelWarn),
 	}
 }

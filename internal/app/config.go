@@ -27,6 +27,8 @@ type Config struct {
 	TLSKeyFile     string
 	TrustedProxies []netip.Prefix
 	AllowedOrigins []string
+	LogLevel       string
+	LogFormat      string
 
 	IssuerURL       string
 	Registration    string
@@ -100,6 +102,14 @@ var settings = []setting{
 	{
 		key: "allowed_origins", field: func(c *Config) any { return &c.AllowedOrigins }, absent: "only our own", example: "[https://inspector.example.org]", live: true,
 		doc: "Origins of web pages that may call the MCP endpoints. Pages of this computer may where public_url is on it.",
+	},
+	{
+		key: "log.level", field: func(c *Config) any { return &c.LogLevel }, preset: "info", oneOf: []string{"debug", "info", "warn", "error"}, flag: true, live: true,
+		doc: "How much is logged. Each request is one line at info; probes at debug.",
+	},
+	{
+		key: "log.format", field: func(c *Config) any { return &c.LogFormat }, absent: "text on a terminal, json elsewhere", oneOf: []string{"text", "json"}, flag: true,
+		doc: "How it is written, text or json.",
 	},
 	{
 		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "off"}, live: true,

@@ -99,6 +99,7 @@ func (h *house) reload(given Config) Config {
 	now.Source, given.Source = next.Source, next.Source
 	h.live.Store(&now)
 	h.want(now)
+	h.level.Set(logLevels[now.LogLevel])
 	h.log.Info("the configuration was read again", "file", next.Source.File, "changed", strings.Join(changed, " "))
 	if len(waiting) > 0 {
 		h.log.Warn("some settings change at the next start only", "settings", strings.Join(waiting, " "))

@@ -14,6 +14,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
@@ -258,6 +259,9 @@ func (s *Server) own(w http.ResponseWriter, r *http.Request, id string) (b authn
 	}
 	if err == nil && (!found || !authn.Bound(r, f.ID, f.browser)) {
 		err = flowUnknown.New("this request can't be continued here")
+	}
+	if err == nil {
+		request.Of(r.Context()).Ref = f.Ref // all steps of an authorization share one
 	}
 	return b, f, err
 }

@@ -287,7 +287,7 @@ func TestCallEndsWithItsCaller(t *testing.T) {
 	if got := f.events(2); got != "fix_destroy pending, fix_destroy failed CALL_CANCELLED" {
 		t.Errorf("recorded %s", got)
 	}
-	if strings.Contains(f.Log.String(), "level=ERROR") {
+	if strings.Contains(f.Log.String(), `"level":"ERROR"`) {
 		t.Errorf("it is logged as an error:\n%s", f.Log)
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
-	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/request"
 )
 
 // REST is the door for programs without MCP: the same tools, called by name with
@@ -46,7 +46,7 @@ var (
 const maxBody = 4 << 20
 
 func (d *REST) list(w http.ResponseWriter, r *http.Request) {
-	ref := store.ID("req_")
+	ref := request.Of(r.Context()).Ref
 	p, err := d.caller(r)
 	if err != nil {
 		d.refuse(w, r, p, ref, err)
@@ -74,12 +74,13 @@ func (d *REST) caller(r *http.Request) (principal.Principal, error) {
 }
 
 func (d *REST) call(w http.ResponseWriter, r *http.Request) {
-	ref := store.ID("req_")
+	ref := request.Of(r.Context()).Ref
 	p, err := d.Caller(r)
 	if err != nil {
 		d.refuse(w, r, p, ref, err)
 		return
 	}
+	request.Of(r.Context()).Call = r.PathValue("name")
 	args, err := arguments(w, r, p)
 	if err == nil {
 		args, err = d.Gate.Do(r.Context(), gate.Call{
@@ -118,6 +119,7 @@ func arguments(w http.ResponseWriter, r *http.Request, p principal.Principal) (j
 // would cure it.
 func (d *REST) refuse(w http.ResponseWriter, r *http.Request, p principal.Principal, ref string, err error) {
 	e := problem.From(err)
+	request.Of(r.Context()).Code = e.Name
 	if e.Kind == problem.Internal || e.Kind == problem.Unavailable {
 		d.Log.Error("request failed", "ref", ref, "path", r.URL.Path, "err", err)
 	}
