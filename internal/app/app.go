@@ -37,9 +37,6 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/web"
 )
 
-// drain is how long requests that run may take to end at shutdown.
-const drain = 25 * time.Second
-
 // Run serves until ctx ends. What people read goes to out.
 func Run(ctx context.Context, c Config, out io.Writer) error {
 	pair, err := c.certificate()
@@ -98,12 +95,18 @@ func closeAll(listeners []net.Listener) (err error) {
 
 // house is all rooms and doors.
 type house struct {
-	config   Config
-	live     atomic.Pointer[Config] // with what has changed since, where that needs no restart
-	pair     *certificate           // nil without TLS
-	node     string                 // this process, among those that share the database
-	log      *slog.Logger
-	level    *slog.LevelVar // of the log
+	config Config
+	live   atomic.Pointer[Config] // with what has changed since, where that needs no restart
+	pair   *certificate           // nil without TLS
+	node   string                 // this process, among those that share the database
+	log    *slog.Logger
+	level  *slog.LevelVar // of the log
+
+	health     health
+	migrations int         // that were applied when we began
+	stopping   atomic.Bool // told to end
+	supervisor supervisor
+
 	db       *store.DB
 	audit    *audit.Log
 	people   *identity.People
@@ -137,6 +140,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	box := seal.Box{Keeper: key}
 	h := &house{config: c, node: store.ID("node_"), db: db, registry: &tool.Registry{}}
 	h.log, h.level = newLog(c, out)
+	h.supervisor = theSupervisor()
 	h.live.Store(&c)
 	h.audit = &audit.Log{DB: db, Box: box}
 	db.BeforeCommit = h.audit.Seal
@@ -189,6 +193,10 @@ func (h *house) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	var err error
+	if h.migrations, err = h.db.Migrations(ctx); err != nil {
+		return err
+	}
 	return h.checkDocuments()
 }
 
@@ -214,6 +222,7 @@ func (h *house) work(ctx context.Context) (stop func()) {
 		h.servers.Run,
 		h.servers.Keep,
 		h.sweepUp,
+		h.watchdog,
 		func(ctx context.Context) {
 			if err := h.audit.Attend(ctx); err != nil {
 				h.log.Error("calls that were cut off could not be closed; others will do it", "err", err)
@@ -246,7 +255,10 @@ func localOwner(*http.Request) (principal.Principal, error) {
 func (h *house) open(ctx context.Context, listeners []net.Listener, socket net.Listener) error {
 	inside := routes(h.socket.Routes)
 	misnamed := func(r *http.Request) { h.authn.Refused(r, "request for another host") }
-	servers := []*http.Server{h.server(proxied(h.proxies, guard(hosts(h.config, listeners[0]), misnamed, h.outside()))), h.server(inside)}
+	servers := []*http.Server{
+		h.server(proxied(h.proxies, h.probed(false, guard(hosts(h.config, listeners[0]), misnamed, h.outside())))),
+		h.server(h.probed(true, inside)),
+	}
 	if h.pair != nil {
 		servers[0].TLSConfig = h.pair.config()
 	}
@@ -257,12 +269,15 @@ func (h *house) open(ctx context.Context, listeners []net.Listener, socket net.L
 		serving.Go(func() { failed <- h.serve(servers[0], l) })
 	}
 	serving.Go(func() { failed <- servers[1].Serve(socket) })
+	h.supervisor.tell(h.log, "READY=1")
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	h.stopping.Store(true)
+	h.supervisor.tell(h.log, "STOPPING=1")
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(h.live.Load().Drain, 25*time.Second))
 	defer cancel()
 	for _, s := range servers {
 		if shut := s.Shutdown(grace); shut != nil {

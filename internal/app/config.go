@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
@@ -29,6 +30,7 @@ type Config struct {
 	AllowedOrigins []string
 	LogLevel       string
 	LogFormat      string
+	Drain          time.Duration
 
 	IssuerURL       string
 	Registration    string
@@ -110,6 +112,10 @@ var settings = []setting{
 	{
 		key: "log.format", field: func(c *Config) any { return &c.LogFormat }, absent: "text on a terminal, json elsewhere", oneOf: []string{"text", "json"}, flag: true,
 		doc: "How it is written, text or json.",
+	},
+	{
+		key: "drain", field: func(c *Config) any { return &c.Drain }, preset: "25s", live: true,
+		doc: "How long calls that run may take to end when the server is told to stop.",
 	},
 	{
 		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "off"}, live: true,
@@ -276,6 +282,12 @@ func (s setting) parse(c *Config, texts []string) (why string) {
 			return "it is either true or false"
 		}
 		*field = texts[0] == "true"
+	case *time.Duration:
+		d, err := time.ParseDuration(strings.Join(texts, " "))
+		if err != nil || d < time.Second || d > time.Hour {
+			return "it is a time from 1s to 1h, such as 25s"
+		}
+		*field = d
 	case *[]string:
 		*field = texts
 	case *[]netip.Prefix:

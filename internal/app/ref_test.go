@@ -59,11 +59,15 @@ func TestOneReferenceEverywhere(t *testing.T) {
 		"MCP bad token":  {h.RPC("/mcp", "nonsense", "tools/list", "", theirs...), 401, "challenge", map[string]any{"code": "TOKEN_INVALID"}},
 		"MCP error": {h.RPC("/mcp", tokens.AccessToken, "tools/call", `{"name":"nosuch"}`, theirs...), 200, "body",
 			map[string]any{"code": "TOOL_UNKNOWN", "call": "tools/call nosuch", "client": client}},
-		"tool error":      {h.RPC("/mcp", tokens.AccessToken, "tools/call", `{"name":"echo","arguments":{"message":7}}`, theirs...), 200, "body", map[string]any{"code": "ARGUMENTS_INVALID"}},
-		"MCP answer":      {h.RPC("/mcp", tokens.AccessToken, "tools/call", `{"name":"whoami"}`, theirs...), 200, "", map[string]any{"call": "tools/call whoami", "principal": "member:dev"}},
-		"metadata":        {h.Get("/.well-known/oauth-authorization-server", theirs...), 200, "", nil},
-		"asset":           {h.Get("/assets/none", theirs...), 404, "", nil},
-		"somebody else's": {func() apptest.Answer { r := h.Request("GET", "/", "", theirs...); r.Host = "evil.example"; return h.Do(r) }(), 421, "", map[string]any{"route": "other"}},
+		"tool error": {h.RPC("/mcp", tokens.AccessToken, "tools/call", `{"name":"echo","arguments":{"message":7}}`, theirs...), 200, "body", map[string]any{"code": "ARGUMENTS_INVALID"}},
+		"MCP answer": {h.RPC("/mcp", tokens.AccessToken, "tools/call", `{"name":"whoami"}`, theirs...), 200, "", map[string]any{"call": "tools/call whoami", "principal": "member:dev"}},
+		"metadata":   {h.Get("/.well-known/oauth-authorization-server", theirs...), 200, "", nil},
+		"asset":      {h.Get("/assets/none", theirs...), 404, "", nil},
+		"somebody else's": {func() apptest.Answer {
+			r := h.Request("GET", "/", "", theirs...)
+			r.Host = "evil.example"
+			return h.Do(r)
+		}(), 421, "", map[string]any{"route": "other"}},
 	} {
 		ref := tt.answer.Header.Get(app.RequestID)
 		if tt.answer.StatusCode != tt.status || !aRef.MatchString(ref) || strings.Contains(tt.answer.Text, foreign) || ref == foreign {

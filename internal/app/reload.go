@@ -44,7 +44,9 @@ func (h *house) heed(ctx context.Context, end func(), given Config, out io.Write
 				if _, err := fmt.Fprintln(out, "Reading the configuration again"); errors.Is(err, syscall.EIO) {
 					end() // SIGHUP was the terminal's last word
 				}
+				h.supervisor.reloading(h.log)
 				given = h.reload(given)
+				h.supervisor.tell(h.log, "READY=1")
 			}
 			h.renew()
 		}

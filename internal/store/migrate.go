@@ -62,6 +62,12 @@ func (db *DB) Migrate(ctx context.Context, room string, files fs.FS) error {
 	return nil
 }
 
+// Migrations is how many files have been applied to the database.
+func (db *DB) Migrations(ctx context.Context) (n int, err error) {
+	err = db.View(ctx, func(tx *Tx) error { return tx.QueryRow(`SELECT count(*) FROM migration`).Scan(&n) })
+	return n, err
+}
+
 func apply(tx *Tx, room, name, text string) error {
 	sum := sha256.Sum256([]byte(text))
 	checksum := hex.EncodeToString(sum[:])

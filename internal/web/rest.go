@@ -80,7 +80,11 @@ func (d *REST) call(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, p, ref, err)
 		return
 	}
-	request.Of(r.Context()).Call = r.PathValue("name")
+	record := request.Of(r.Context())
+	record.Call = r.PathValue("name")
+	if p.Kind != principal.Anonymous {
+		record.Principal = p.Name()
+	}
 	args, err := arguments(w, r, p)
 	if err == nil {
 		args, err = d.Gate.Do(r.Context(), gate.Call{
