@@ -20,5 +20,5 @@ import (
 var Codes = slices.Concat(
 	problem.Codes, store.Codes, tool.Codes, audit.Codes, token.Codes, identity.Codes, gate.Codes, authn.Codes,
 	upstream.Codes, authserver.Codes, web.Codes,
-	[]problem.Code{portTaken, listenFailed, alreadyRunning, masterKeyUnusable, dataDirUnusable, configInvalid, certificateUnusable},
+	[]problem.Code{portTaken, listenFailed, alreadyRunning, masterKeyUnusable, dataDirUnusable, configInvalid, certificateUnusable, selfCheckFailed},
 )

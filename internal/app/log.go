@@ -89,10 +89,10 @@ func withoutSecrets(text string) (_ string, found bool) {
 	return text, found
 }
 
-// answer is the ResponseWriter of a request with what the log says of it. The
+// observed is the ResponseWriter of a request with what the log says of it. The
 // reference goes to the caller with the first byte, when it is known whether the
 // request is a step of an authorization that has one.
-type answer struct {
+type observed struct {
 	http.ResponseWriter
 	record request.Record
 	status int
@@ -102,7 +102,7 @@ type answer struct {
 // RequestID is the header with the reference of a request.
 const RequestID = "X-Request-Id"
 
-func (a *answer) WriteHeader(status int) {
+func (a *observed) WriteHeader(status int) {
 	if a.status == 0 && status >= 200 {
 		a.status = status
 		a.Header().Set(RequestID, a.record.Ref)
@@ -110,7 +110,7 @@ func (a *answer) WriteHeader(status int) {
 	a.ResponseWriter.WriteHeader(status)
 }
 
-func (a *answer) Write(p []byte) (int, error) {
+func (a *observed) Write(p []byte) (int, error) {
 	if a.status == 0 {
 		a.WriteHeader(http.StatusOK)
 	}
@@ -120,7 +120,7 @@ func (a *answer) Write(p []byte) (int, error) {
 }
 
 // FlushError sends what was written; with it a stream begins.
-func (a *answer) FlushError() error {
+func (a *observed) FlushError() error {
 	if a.status == 0 {
 		a.WriteHeader(http.StatusOK)
 	}
@@ -128,14 +128,14 @@ func (a *answer) FlushError() error {
 }
 
 // Unwrap is for http.ResponseController.
-func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+func (a *observed) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // logged makes the reference of each request and writes one line about it when
 // it is over (R1311).
 func (h *house) logged(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		a := &answer{ResponseWriter: w}
+		a := &observed{ResponseWriter: w}
 		r = request.Begin(r, &a.record)
 		ended := false
 		defer func() { h.over(r, a, began, ended) }()
@@ -149,7 +149,7 @@ func (h *house) logged(next http.Handler) http.Handler {
 
 // over writes the line. Of a request that did not end by itself the status is
 // that of its caller's loss: 0 if nothing was answered.
-func (h *house) over(r *http.Request, a *answer, began time.Time, ended bool) {
+func (h *house) over(r *http.Request, a *observed, began time.Time, ended bool) {
 	level := slog.LevelInfo
 	switch {
 	case !ended || a.status >= http.StatusInternalServerError:

@@ -26,7 +26,7 @@ import (
 )
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{unreachable, unavailable, garbage, wantsLogin, wrongRevision, cancelled, nameInvalid, addressInvalid, exists, unknown}
+var Codes = []problem.Code{unreachable, unavailable, inFile, garbage, wantsLogin, wrongRevision, cancelled, nameInvalid, addressInvalid, exists, unknown}
 
 var (
 	unreachable = problem.Code{
