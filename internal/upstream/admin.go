@@ -34,7 +34,8 @@ var (
 	}
 	inFile = problem.Code{
 		Name: "SERVER_IN_FILE", Kind: problem.Conflict,
-		Fix: "take it out of the file, then let the server read it again: send it SIGHUP, or restart it",
+		Fix:   "take it out of the file, then let the server read it again: send it SIGHUP, or restart it",
+		About: "the server stands in the configuration file, and is changed there only",
 	}
 	unknown = problem.Code{
 		Name: "SERVER_UNKNOWN", Kind: problem.NotFound,

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -105,6 +106,12 @@ type Answer struct {
 	*http.Response
 	Text string
 }
+
+// Unreferenced is the text without references, which differ between answers that
+// are alike otherwise.
+func (a Answer) Unreferenced() string { return reference.ReplaceAllString(a.Text, "req_") }
+
+var reference = regexp.MustCompile(`req_[0-9A-Z]{26}`)
 
 // JSON decodes the body into v.
 func (a Answer) JSON(t testing.TB, v any) {
