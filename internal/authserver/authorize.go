@@ -21,7 +21,7 @@ import (
 )
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{clientUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, FormForeign, answerUnclear}
+var Codes = []problem.Code{clientUnknown, AppUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, FormForeign, answerUnclear}
 
 // Codes of pages: what cannot be told to the client.
 var (
