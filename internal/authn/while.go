@@ -18,7 +18,7 @@ func (a *Authn) While(ctx context.Context, p principal.Principal) (context.Conte
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	ctx, cancel := context.WithDeadlineCause(ctx, p.Expires, refuse(token.ErrToken("the token has expired")))
-	stop := a.Tokens.Watch(func(err error) { end(refuse(err)) }, p.Token, p.Family, p.Client)
+	stop := a.Tokens.Watch(func(err error) { end(refuse(err)) }, p.Token, p.Family, p.Client, p.Key)
 	free := func() { stop(); cancel(); end(nil) }
 	context.AfterFunc(ctx, free)
 	return ctx, free

@@ -40,7 +40,7 @@ func watchman(t *testing.T) (a *authn.Authn, stop func()) {
 
 func through(family string) principal.Principal {
 	return principal.Principal{
-		Kind: principal.Member, Workspace: "default", User: "usr_1", Client: "app", Token: "at_" + family, Family: family,
+		Kind: principal.Member, Workspace: "default", User: "usr_1", Client: "app", Token: "at_" + family, Family: family, Key: "kid_" + family,
 		Expires: time.Now().Add(time.Hour),
 	}
 }
@@ -74,13 +74,14 @@ func TestWhileEndsWithItsToken(t *testing.T) {
 	}
 	var runs []run
 	for i := range 2000 {
-		family := []string{"fam_token", "fam_family", "fam_alive"}[i%3]
+		family := []string{"fam_token", "fam_family", "fam_key", "fam_alive"}[i%4]
 		ctx, cancel := a.While(t.Context(), through(family))
 		defer cancel()
 		runs = append(runs, run{family, ctx})
 	}
 	revoke(t, a, "at_fam_token")
 	revoke(t, a, "fam_family")
+	revoke(t, a, "kid_fam_key")
 	for _, r := range runs {
 		if r.family == "fam_alive" {
 			if err := context.Cause(r.ctx); problem.Is(err, authn.TokenInvalid) {
@@ -92,10 +93,12 @@ func TestWhileEndsWithItsToken(t *testing.T) {
 			t.Fatalf("ended with %v", err)
 		}
 	}
-	late, cancel := a.While(t.Context(), through("fam_family"))
-	defer cancel()
-	if late.Err() == nil {
-		t.Error("what is revoked already begins")
+	for _, family := range []string{"fam_token", "fam_family", "fam_key"} {
+		late, cancel := a.While(t.Context(), through(family))
+		defer cancel()
+		if late.Err() == nil {
+			t.Errorf("what is revoked already begins: %s", family)
+		}
 	}
 	revoke(t, a, "app")
 	for _, r := range runs {

@@ -60,6 +60,7 @@ type Principal struct {
 	Client    string // the OAuth client it came through; empty for a person acting directly
 	Token     string // id of the token it came with
 	Family    string // id of the token family, the authorization, that token belongs to
+	Key       string // id of the key that signed that token
 	Audience  string
 	Expires   time.Time
 	Rank      Rank

@@ -3,7 +3,7 @@ package attacks_test
 import "testing"
 
 // catalogue are the attacks of the groups that this suite is about: redirect URI,
-// PKCE, code, refresh, registration, issuer, audience, JWT, transport. What of one cannot be
+// PKCE, code, refresh, registration, consent, issuer, audience, JWT, transport. What of one cannot be
 // attacked yet waits for the feature that it is about.
 var catalogue = []struct {
 	number int
@@ -35,7 +35,7 @@ var catalogue = []struct {
 	{number: 30, first: true},
 	{number: 31, waits: "a key store that can fail from outside; that nothing is spent when signing fails is tested in internal/token"},
 
-	{number: 32, first: true, waits: "telling the person: there is no mail yet but sign-in links"},
+	{number: 32, first: true},
 	{number: 33, first: true},
 	{number: 34, first: true},
 	{number: 35, first: true},
@@ -56,6 +56,17 @@ var catalogue = []struct {
 	{number: 56},
 	{number: 57, first: true, waits: "rate limits"},
 	{number: 58},
+
+	{number: 59, first: true},
+	{number: 60, first: true},
+	{number: 61},
+	{number: 62, first: true, waits: "signing in through others: there is no callback"},
+	{number: 63, waits: "signing in through others: there is no state of theirs"},
+	{number: 64, first: true},
+	{number: 65, first: true, waits: "metadata documents as client ids: there are none to change"},
+	{number: 67},
+	{number: 68, waits: "metadata documents as client ids: there are none yet"},
+	{number: 69},
 
 	{number: 70, first: true, waits: "form_post: another response mode than query is not offered, and not obeyed"},
 	{number: 71, first: true},
@@ -87,7 +98,7 @@ var catalogue = []struct {
 // No attack of these groups is forgotten, and none is tried that nobody listed.
 func TestNoAttackIsForgotten(t *testing.T) {
 	tried := map[int]int{}
-	for _, rows := range [][]row{redirectRows(), pkceRows(), codeRows(), refreshRows(), registrationRows(), issuerRows(), audienceRows(), jwtRows(), transportRows()} {
+	for _, rows := range [][]row{redirectRows(), pkceRows(), codeRows(), refreshRows(), registrationRows(), consentRows(), issuerRows(), audienceRows(), jwtRows(), transportRows()} {
 		names := map[string]bool{}
 		for _, r := range rows {
 			tried[r.number]++

@@ -177,6 +177,28 @@ func jwtRows() []row {
 			f := w.forger(w.tokens(w.alice, w.pubA, nil).AccessToken)
 			w.works(w.list("/mcp", w.keep("the forged token", f.sign(f.head, f.claims))))
 		}},
+		row{number: 92, name: "a key that was revoked, at each node in turn", story: func(w *world) {
+			for i := range len(w.nodes) {
+				tokens := w.tokens(w.alice, w.pubA, nil)
+				w.alive(tokens)
+				f := w.forger(tokens.AccessToken)
+				w.admin(i, "revoke_signing_key", `{"kid":"`+f.kid+`"}`)
+				for j := range w.nodes {
+					within(w.t, 5*time.Second, "refused", func() bool {
+						return w.at(i+j, w.list("/mcp", tokens.AccessToken)).StatusCode == http.StatusUnauthorized
+					})
+					w.countAny("bearer token refused: ", "the token is revoked", foreignKey)
+					if a := w.at(i+j, w.Request(http.MethodGet, "/.well-known/jwks.json", "")); a.StatusCode != http.StatusOK || strings.Contains(a.Text, f.kid) {
+						w.t.Errorf("it is still published: %s", a.Text)
+					}
+				}
+				later := w.refresh(w.pubA, tokens.RefreshToken)
+				if w.forger(later.AccessToken).kid == f.kid {
+					w.t.Error("it still signs")
+				}
+				w.alive(later)
+			}
+		}},
 		row{number: 92, name: "the published keys have no private half", story: func(w *world) {
 			var set struct{ Keys []map[string]any }
 			w.Get("/.well-known/jwks.json").JSON(w.t, &set)

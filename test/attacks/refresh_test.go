@@ -94,6 +94,34 @@ func refreshRows() []row {
 			w.SQL(`UPDATE member SET status = 'active' WHERE user_id = 'usr_bob'`)
 			w.works(w.refreshing(w.pubA, tokens.RefreshToken, nil))
 		}},
+		{number: 37, name: "the consent is withdrawn", story: func(w *world) {
+			for i := range len(w.nodes) {
+				p := w.register("https://w.example/cb")
+				tokens, again := w.tokens(w.alice, p, nil), w.tokens(w.alice, p, nil)
+				w.withdraw(i, p)
+				w.dead(p, tokens, "its family is revoked")
+				w.dead(p, again, "its family is revoked")
+				w.alive(w.tokens(w.alice, p, nil)) // allowed anew
+			}
+		}},
+		{number: 37, name: "the client is removed", story: func(w *world) {
+			p := w.register("https://w.example/cb")
+			tokens := w.tokens(w.alice, p, nil)
+			if a := w.Do(w.manage(http.MethodDelete, p.id, p.manage)); a.StatusCode != http.StatusNoContent {
+				w.t.Fatalf("%d %s", a.StatusCode, a.Text)
+			}
+			w.refused(token(oauth.InvalidClient, "there is no such client"), w.refreshing(p, tokens.RefreshToken, nil))
+			w.refused(unauthorized("the token is revoked"), w.list("/mcp", tokens.AccessToken))
+		}},
+		{number: 38, name: "after everything was stopped", story: func(w *world) {
+			p, q := w.register("https://w.example/cb"), w.register("http://127.0.0.1/cb")
+			web, local := w.tokens(w.alice, p, nil), w.tokens(w.bob, q, nil)
+			code, verifier := w.code(w.alice, q, nil)
+			w.admin(0, "stop_everything", "{}")
+			w.dead(p, web, "its family is revoked")
+			w.dead(q, local, "its family is revoked")
+			w.refused(token(oauth.InvalidGrant, "it has expired"), w.redemption(q, code, verifier, nil))
+		}},
 		{number: 38, name: "after the client revoked it", story: func(w *world) {
 			tokens := w.tokens(w.alice, w.pubA, nil)
 			if a := w.Do(w.form("/oauth/revoke", with("client_id", w.pubA.id, "token", tokens.RefreshToken))); a.StatusCode != http.StatusOK {
