@@ -142,8 +142,7 @@ func consentRows() []row {
 			remembered := func(b *apptest.Browser, p party, change url.Values) bool {
 				q, _ := w.query(p, change)
 				a := b.Open("/oauth/authorize?" + q.Encode())
-				location, _ := url.Parse(a.Header.Get("Location"))
-				if code := location.Query().Get("code"); code != "" {
+				if code := sentWith(a).Get("code"); code != "" {
 					w.keep("the code", code)
 					return true
 				}
