@@ -229,7 +229,7 @@ func (s *Server) redeemCode(tx *store.Tx, c Client, form url.Values) (issue, err
 		return made, err
 	}
 	if !won {
-		return s.replayed(tx, made) // another request was first
+		return s.late(tx, made, row.id)
 	}
 	made.pair, err = s.Tokens.Start(tx, row.family)
 	return made, err
@@ -252,6 +252,19 @@ func loadCode(tx *store.Tx, id string) (*code, error) {
 	}
 	r.hash, r.family.Scopes = bytes.Clone(r.hash), strings.Fields(scopes)
 	return &r, err
+}
+
+// late is the answer where another was first: another redemption, so that this one
+// is a replay, or whoever ended the code meanwhile, which is nothing to revoke for.
+func (s *Server) late(tx *store.Tx, made issue, id string) (issue, error) {
+	row, err := loadCode(tx, id)
+	if err != nil {
+		return made, err
+	}
+	if row == nil || row.used == nil {
+		return made, badCode("it ended while it was redeemed")
+	}
+	return s.replayed(tx, made)
 }
 
 // replayed revokes what came of the code, and keeps that although the request

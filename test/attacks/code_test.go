@@ -135,7 +135,7 @@ func codeRows() []row {
 					case a.StatusCode == http.StatusOK:
 						w.dead(p, w.granted(a), "its family is revoked")
 					case a.Error() == oauth.InvalidGrant:
-						w.countAny("/oauth/token refused: invalid_grant, ", "it has expired", "its family is revoked", "its family was just revoked, or its window just ended", "the consent has ended")
+						w.countAny("/oauth/token refused: invalid_grant, ", "it has expired", "it ended while it was redeemed", "its family is revoked", "its family was just revoked, or its window just ended", "the consent has ended")
 					default:
 						w.t.Errorf("%d %s", a.StatusCode, a.Text)
 					}

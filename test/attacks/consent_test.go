@@ -240,7 +240,7 @@ func consentRows() []row {
 					case a.StatusCode == http.StatusOK:
 						w.granted(a)
 					case a.Error() == oauth.InvalidGrant:
-						w.countAny("/oauth/token refused: invalid_grant, ", "it has expired", "the consent covers less")
+						w.countAny("/oauth/token refused: invalid_grant, ", "it has expired", "it ended while it was redeemed", "the consent covers less")
 					default:
 						w.t.Errorf("%d %s", a.StatusCode, a.Text)
 					}
