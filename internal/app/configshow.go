@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -63,8 +62,6 @@ func (s setting) show(c *Config) string {
 		return hidePassword(*field)
 	case *bool:
 		return fmt.Sprint(*field)
-	case *time.Duration:
-		return field.String()
 	case *[]string:
 		return strings.Join(*field, ", ")
 	case *[]netip.Prefix:

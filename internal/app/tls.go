@@ -1,9 +1,12 @@
 package app
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"os"
+	"strings"
 	"sync/atomic"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
@@ -11,8 +14,7 @@ import (
 
 var certificateUnusable = problem.Code{
 	Name: "CERTIFICATE_UNUSABLE", Kind: problem.Invalid,
-	Fix:   "give a certificate chain and its key as PEM files, readable for this user: tls.cert_file and tls.key_file",
-	About: "the certificate or its key is missing, unreadable, or they do not belong together",
+	Fix: "give a certificate chain and its key as PEM files, readable for this user: tls.cert_file and tls.key_file",
 }
 
 // certificate is the pair of files that the server shows itself with. It is read
@@ -72,4 +74,19 @@ func (c *certificate) config() *tls.Config {
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.pair.Load(), nil },
 	}
+}
+
+// calm is where the HTTP server complains. A handshake that failed, which any
+// stranger can cause as often as he likes, is no warning.
+type calm struct{ slog.Handler }
+
+// Handle lowers the level of what strangers cause.
+func (c calm) Handle(ctx context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "http: TLS handshake error") {
+		r.Level = slog.LevelDebug
+	}
+	if !c.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return c.Handler.Handle(ctx, r)
 }

@@ -10,13 +10,12 @@ import (
 )
 
 var funcs = template.FuncMap{
-	"ago":      ago,
-	"asset":    asset,
-	"claim":    claim,
-	"count":    count,
-	"plain":    plain,
-	"sentence": sentence,
-	"span":     span,
+	"ago":   ago,
+	"asset": asset,
+	"claim": claim,
+	"count": count,
+	"plain": plain,
+	"span":  span,
 }
 
 // Longest texts of strangers that a page shows, in characters.
