@@ -25,6 +25,12 @@ export class App {
   discoveryState() { return this.discovery }
   saveDiscoveryState(discovery) { this.discovery = discovery }
 
+  // invalidateCredentials forgets what the server no longer takes.
+  invalidateCredentials(what) {
+    if (what === 'all' || what === 'tokens') this.#tokens = undefined
+    if (what === 'all' || what === 'client') this.client = undefined
+  }
+
   async redirectToAuthorization(url) {
     const back = await this.person.visit(url)
     assert.equal(back.origin + back.pathname, this.redirectUrl)

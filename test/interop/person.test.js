@@ -1,6 +1,6 @@
 // Without --dev: a person sets the house up, signs in with the link from the log,
 // and reads and posts every page that programs of others send her to.
-import { auth, refreshAuthorization } from '@modelcontextprotocol/sdk/client/auth.js'
+import { auth, refreshAuthorization, UnauthorizedError } from '@modelcontextprotocol/sdk/client/auth.js'
 import { Client } from '@modelcontextprotocol/sdk/client/index.js'
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import assert from 'node:assert/strict'
@@ -60,6 +60,23 @@ told('a second process refreshes with a token that the first has spent', async (
     assert.equal(await echo(client, way, 'still in'), 'Echo: still in')
   }
   assert.notEqual(app.tokens().access_token, second.tokens().access_token)
+})
+
+told('an app that she removes is out at its next call, and in again when she allows it again', async (house, t) => {
+  const [way] = ways
+  const app = await allowed(house, way)
+  const client = await open(house, way, app)
+  t.after(() => client.close())
+  assert.equal(await echo(client, way, 'connected'), 'Echo: connected')
+
+  const { apps } = JSON.parse(await house.command('apps', '--data-dir', house.data, '-o', 'json'))
+  await house.command('apps', 'remove', apps.find(a => a.client === app.client.client_id).id, '--data-dir', house.data)
+  house.person.shown = []
+  await assert.rejects(echo(client, way, 'removed'), UnauthorizedError)
+  assert.deepEqual(house.person.shown, ['200 /consent/FLOW', '200 /return/FLOW'])
+
+  assert.equal(await auth(app, { serverUrl: house.url + way.path, authorizationCode: app.code }), 'AUTHORIZED')
+  assert.equal(await echo(client, way, 'back'), 'Echo: back')
 })
 
 told('their tokens never reach a server behind', house => house.untold())
