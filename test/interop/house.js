@@ -56,6 +56,8 @@ class House {
   seen = [] // what arrived at the HTTP upstream: { headers, message }
   person = new Person(this)
   #bin
+  #serve
+  #server
   #children = []
   #recorder
 
@@ -68,8 +70,8 @@ class House {
   async start(dev) {
     await this.person.listen()
     this.#bin = process.env.GATEHOUSE_BIN ?? (await build(this.tmp))
-    const server = this.spawn('gatehouse', this.#bin, ['serve', ...(dev ? ['--dev'] : []), '--listen', new URL(this.url).host, '--data-dir', this.data])
-    await ready(`${this.url}/.well-known/oauth-authorization-server`, server)
+    this.#serve = ['serve', ...(dev ? ['--dev'] : []), '--listen', new URL(this.url).host, '--data-dir', this.data]
+    await this.#open()
 
     const port = await freePort()
     const upstream = this.spawn('everything-http', process.execPath, [everything, 'streamableHttp'], { PORT: String(port) })
@@ -78,6 +80,19 @@ class House {
 
     await this.command('add', 'everything', '--data-dir', this.data, '--', 'npx', '-y', '@modelcontextprotocol/server-everything')
     await this.command('add', 'everything-http', '--data-dir', this.data, recorded)
+  }
+
+  async #open() {
+    this.#server = this.spawn('gatehouse', this.#bin, this.#serve)
+    await ready(`${this.url}/.well-known/oauth-authorization-server`, this.#server)
+  }
+
+  // restart kills the server and starts it again.
+  async restart() {
+    const gone = new Promise(done => this.#server.once('exit', done))
+    this.#server.kill('SIGKILL')
+    await gone
+    await this.#open()
   }
 
   // command runs a gatehouse command beside the server and answers with what it printed.

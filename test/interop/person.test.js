@@ -62,6 +62,23 @@ told('a second process refreshes with a token that the first has spent', async (
   assert.notEqual(app.tokens().access_token, second.tokens().access_token)
 })
 
+for (const way of ways) {
+  told(`who is connected at ${way.path} does not notice that the server was killed and came back`, async (house, t) => {
+    const client = await open(house, way, await allowed(house, way))
+    t.after(() => client.close())
+    const remote = new Remote(house, house.url + way.path)
+    t.after(() => remote.stop())
+    await remote.hello()
+    house.person.shown = []
+    for (const when of ['before', 'after']) {
+      if (when === 'after') await house.restart()
+      assert.equal(await echo(client, way, when), `Echo: ${when}`)
+      await remote.echo(way.prefix, when)
+    }
+    assert.deepEqual(house.person.shown, [])
+  })
+}
+
 told('an app that she removes is out at its next call, and in again when she allows it again', async (house, t) => {
   const [way] = ways
   const app = await allowed(house, way)
