@@ -418,9 +418,10 @@ var doing = map[views.Risk]string{
 
 // controls are the scopes of the control plane in plain words.
 var controls = map[string]string{
-	"apps:read":    "See which apps are connected",
-	"audit:read":   "See what every app did",
-	"servers:read": "See which servers there are",
+	"apps:read":     "See which apps are connected",
+	"audit:read":    "See what every app did",
+	"security:read": "See which keys sign access tokens",
+	"servers:read":  "See which servers there are",
 }
 
 // HandBack draws the page from which the browser goes back to the app.

@@ -125,6 +125,49 @@ for (const javaScriptEnabled of [true, false]) {
       assert.equal((await app.answer(page)).error, 'access_denied');
     });
 
+    test('what was allowed is removed on a page of one’s own (R1212)', async () => {
+      await asked();
+      await page.getByRole('radio', { name: 'Until I remove it' }).check();
+      await box(page).check();
+      await allow(page).click();
+      const token = await app.redeem((await app.answer(page)).code);
+      assert.equal(await app.whoami(token), 200);
+      await page.goto(gatehouse.base + '/');
+      await page.getByRole('link', { name: 'Connected apps' }).click();
+      await page.getByRole('button', { name: 'Remove' }).click();
+      await page.getByText('Removed. It stopped working at once.').waitFor();
+      assert.equal(await app.whoami(token), 401);
+      await asked(); // and it asks again
+    });
+
+    test('stop everything asks first, and then stops (attack 38)', async () => {
+      await asked();
+      await box(page).check();
+      await allow(page).click();
+      const token = await app.redeem((await app.answer(page)).code);
+      await page.goto(gatehouse.base + '/me');
+      await page.getByRole('link', { name: 'Stop everything' }).click();
+      await page.getByRole('heading', { level: 1, name: 'Stop everything?' }).waitFor();
+      assert.equal(await app.whoami(token), 200);
+      await page.getByRole('link', { name: 'Keep them' }).click();
+      await page.getByRole('heading', { level: 1, name: 'Connected apps' }).waitFor();
+      await page.getByRole('link', { name: 'Stop everything' }).click();
+      await page.getByRole('button', { name: 'Stop everything' }).click();
+      await page.getByText('Everything is stopped.').waitFor();
+      assert.equal(await app.whoami(token), 401);
+    });
+
+    test('an hour is an hour: no refresh token', async () => {
+      await asked();
+      assert.ok(await page.getByRole('radio', { name: '30 days' }).isChecked());
+      await page.getByRole('radio', { name: '1 hour' }).check();
+      await box(page).check();
+      await allow(page).click();
+      const token = await app.redeem((await app.answer(page)).code);
+      assert.equal(token.refresh_token, undefined);
+      assert.equal(await app.whoami(token), 200);
+    });
+
     test('two tabs each finish their own question (attack 69)', async () => {
       await asked();
       const first = { state: app.state };
@@ -228,7 +271,7 @@ describe('around the question', { timeout }, () => {
 
   // Attack 60. The forms carry what our own pages would send, so that only where
   // they come from is wrong.
-  for (const action of ['/login', '/login/link', '/consent', '/setup', '/logout']) {
+  for (const action of ['/login', '/login/link', '/consent', '/setup', '/logout', '/me/remove', '/me/stop', '/me/sign-out']) {
     for (const host of ['127.0.0.1', 'localhost']) {
       test(`a form on a foreign page at ${host} that posts to ${action} is refused`, async () => {
         await page.goto(action === '/consent' ? app.address() : gatehouse.base + '/login?switch=1');

@@ -156,6 +156,13 @@ export class App {
     }), 'application/x-www-form-urlencoded', status);
   }
 
+  // whoami is the status that a call with this token gets.
+  async whoami(token) {
+    const res = await fetch(this.gatehouse.base + '/mcp/tool/whoami', { method: 'POST', headers: { Authorization: `Bearer ${token.access_token}` } });
+    await res.text();
+    return res.status;
+  }
+
   async stop() {
     this.server.closeAllConnections();
     await new Promise((done) => this.server.close(done));

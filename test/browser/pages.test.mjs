@@ -38,7 +38,7 @@ async function look(name) {
   await page.setViewportSize({ width: 320, height: 600 });
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   assert.equal(wide, 0, `${name} scrolls sideways at 320 px`);
-  const small = await page.evaluate(() => [...document.querySelectorAll('button, .button, input:not([type=hidden], [type=checkbox])')]
+  const small = await page.evaluate(() => [...document.querySelectorAll('button, .button, input:not([type=hidden], [type=checkbox], [type=radio]), .tick')]
     .filter((e) => e.getBoundingClientRect().height < 44).map((e) => e.outerHTML));
   assert.deepEqual(small, [], `${name} has controls under 44 px`);
   assert.deepEqual(person.blocked, [], `${name} needs what its policy blocks`);
@@ -120,6 +120,51 @@ test('consent, hand-back and what was decided', { timeout }, async () => {
   await page.goBack();
   await page.getByRole('heading', { name: 'You already allowed' }).waitFor();
   await look('already-allowed');
+});
+
+test('consent for more than before, and what does not count', { timeout }, async () => {
+  const careful = await App.start(gatehouse, 'Careful');
+  await page.goto(careful.address({ scope: 'apps:read' }));
+  await box(page).check();
+  await allow(page).click();
+  await careful.redeem((await careful.answer(page)).code);
+  await page.goto(careful.address({ scope: 'apps:read audit:read servers:read' }));
+  await page.getByRole('heading', { name: 'What is new' }).waitFor();
+  await page.getByText('Already allowed').click();
+  await look('consent-wider');
+  await page.getByRole('checkbox', { name: 'See what every app did' }).uncheck();
+  await page.getByRole('radio', { name: '1 hour' }).check();
+  await page.locator('input[name=started]').evaluate((e) => { e.required = false; });
+  await allow(page).click();
+  await page.getByRole('alert').waitFor();
+  assert.ok(await page.getByRole('radio', { name: '1 hour' }).isChecked(), 'what was chosen is kept');
+  assert.ok(!await page.getByRole('checkbox', { name: 'See what every app did' }).isChecked(), 'what was not ticked stays so');
+  await look('consent-fault');
+  await deny(page).click();
+  await careful.answer(page);
+  await careful.stop();
+});
+
+test('connected apps, before and after everything is stopped', { timeout }, async () => {
+  const rude = await App.start(gatehouse, 'W'.repeat(60) + ' \u202e<b>').catch(() => App.start(gatehouse, 'W'.repeat(60)));
+  await page.goto(rude.address());
+  await page.getByRole('radio', { name: 'Until I remove it' }).check();
+  await box(page).check();
+  await allow(page).click();
+  await rude.redeem((await rude.answer(page)).code);
+  await rude.stop();
+  await page.goto(gatehouse.base + '/me');
+  await look('me');
+  await page.getByRole('button', { name: 'Remove' }).first().click();
+  await page.getByRole('status').waitFor();
+  await page.getByText('Ended in the last 90 days').click();
+  await look('me-removed');
+  await page.getByRole('link', { name: 'Stop everything' }).click();
+  await page.getByRole('heading', { name: 'Stop everything?' }).waitFor();
+  await look('stop');
+  await page.getByRole('button', { name: 'Stop everything' }).click();
+  await page.getByText('Nothing is connected now').waitFor();
+  await look('me-empty');
 });
 
 test('not allowed', { timeout }, async () => {
