@@ -2,7 +2,8 @@
 // with a handshake, at the common endpoint and at one endpoint for each server.
 //
 // The caller is found out anew for every message and handed on as an argument;
-// a session id is no credential. Before the token an endpoint says only that it
+// a session id is no credential. What a server asks of a caller is answered by that
+// caller, in that session, once. Before the token an endpoint says only that it
 // exists.
 package mcpserver
 

@@ -237,3 +237,53 @@ func TestWishesInASharedSession(t *testing.T) {
 		t.Error("the last did not end the watch")
 	}
 }
+
+// Attacks 82 and 83: in a session of the caller's own, too, the server gets nothing
+// of the caller but its messages, and nothing of the server but those comes back.
+func TestHeadersDoNotPassInASession(t *testing.T) {
+	f := start(t)
+	up := f.withFull()
+	dev := f.at(atFull, "full:read")
+	secrets := []string{"Cookie: session=secret", "DPoP: secret", "Proxy-Authorization: Basic secret", "X-User: secret", "X_User: secret",
+		"X-Forwarded-User: secret", "Connection: X-User", "Last-Event-ID: secret", "Forwarded: for=secret"}
+	a := f.RPC(atFull, dev, "initialize", initializeParams, secrets...)
+	session := a.Header.Get(mcp.SessionHeader)
+	stream := f.Request(http.MethodGet, atFull, "", append(secrets, "Authorization: Bearer "+dev, inSession(session))...)
+	listening := f.stream(stream, func() {})
+	answers := []apptest.Answer{
+		a, f.RPC(atFull, dev, "resources/read", `{"uri":"doc://one"}`, append(secrets, inSession(session))...),
+		f.RPC(atFull, dev, "prompts/list", "", append(secrets, inSession(session))...),
+	}
+	eventually(t, "the server's stream is open", func() bool { return len(up.heard(http.MethodGet)) > 0 })
+	answers = append(answers, f.Do(f.Request(http.MethodDelete, atFull, "", append(secrets, "Authorization: Bearer "+dev, inSession(session))...)))
+	if got := listening.next(); got != "the end" {
+		t.Errorf("heard %s", got)
+	}
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	for _, r := range up.received {
+		for name, values := range r.Header {
+			switch name {
+			case "Accept", "Content-Type", "Content-Length", "User-Agent", "Mcp-Protocol-Version", "Mcp-Session-Id", "Accept-Encoding":
+			default:
+				t.Errorf("%s carried %s: %s", r.Method, name, values)
+			}
+			if text := strings.Join(values, " "); strings.Contains(text, "secret") || strings.Contains(text, dev) || strings.Contains(text, session) {
+				t.Errorf("%s carried %s: %s", r.Method, name, values)
+			}
+		}
+	}
+	for _, a := range answers {
+		for name, values := range a.Header {
+			switch name {
+			case "Content-Type", "Cache-Control", "Content-Length", "Date":
+			case "Mcp-Session-Id":
+				if strings.Contains(values[0], "full-") {
+					t.Errorf("the server's session came back: %s", values)
+				}
+			default:
+				t.Errorf("the answer has %s: %s", name, values)
+			}
+		}
+	}
+}

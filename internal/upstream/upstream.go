@@ -1,9 +1,10 @@
-// Package upstream speaks to the MCP servers behind us and publishes their
-// tools.
+// Package upstream speaks to the MCP servers behind us and publishes what they
+// offer.
 //
 // A server is reached over stdio, as a child of ours, or over HTTP. What its
 // tools may do was read once, when it was added, and stays as it was pinned
-// then, whatever the server says later. Parameters and results pass as the
+// then, whatever the server says later; its resources and prompts are read where
+// they are. Parameters and results pass as the
 // bytes they are. Nothing of the caller goes upstream but these parameters: no
 // token, no header, no name. Nothing of the upstream comes back but its
 // messages. No child outlives us, and no caller waits for a server that is
