@@ -40,16 +40,17 @@ var floors = []struct {
 	{1, "mail", ""},
 	{2, "tool", ""},
 	{2, "store/storetest", ""},
+	{2, "request", ""},
 	{3, "audit", "seal"},
 	{3, "token", "oauth seal"},
 	{4, "identity", ""},
 	{4, "gate", "audit"},
-	{5, "authn", "audit identity mail token"},
+	{5, "authn", "audit identity mail request token"},
 	{7, "upstream", "mcp seal"},
-	{7, "authserver", "audit authn gate identity mail oauth seal token"},
+	{7, "authserver", "audit authn gate identity mail oauth request seal token"},
 	{7, "web/views", ""},
-	{8, "mcpserver", "authn gate mcp oauth seal"},
-	{8, "web", "authn authserver gate identity mcp oauth web/views"},
+	{8, "mcpserver", "authn gate mcp oauth request seal"},
+	{8, "web", "authn authserver gate identity mcp oauth request web/views"},
 	{9, "app", "all"},
 	{10, "app/apptest", "all"},
 	{10, "cmd/gatehouse", "all"},
@@ -89,6 +90,9 @@ var acrossWorkspaces = map[string]string{
 	"upstream.taken":     "names of servers are unique in the whole instance",
 	"upstream.ids":       "a node keeps the connections to the servers of all workspaces",
 	"upstream.read":      "the id comes from ids, and the row says whose server it is",
+	"authn.Sweep":        "what has expired goes, whosever it was",
+	"authserver.Sweep":   "what has expired goes, whosever it was",
+	"token.Sweep":        "what has expired goes, whosever it was",
 }
 
 func TestImportsGoDownward(t *testing.T) {
@@ -231,6 +235,92 @@ func TestProblemCodesAreDeclaredOnce(t *testing.T) {
 			return true
 		})
 	}
+}
+
+// The error reference is complete (ux.md §11): every code is in its package's
+// list Codes and says what it is about, and the program collects every list.
+func TestProblemCodesAreInTheReference(t *testing.T) {
+	declared, listed, collected := map[string][]string{}, map[string]map[string]bool{}, map[string]bool{}
+	for _, f := range tree() {
+		if f.test {
+			continue
+		}
+		for _, d := range f.ast.Decls {
+			for _, name := range declaresCode(f, d) {
+				declared[f.pkg] = append(declared[f.pkg], name)
+			}
+			if mentioned, ok := declaresCodes(d); ok {
+				listed[f.pkg] = mentioned
+			}
+		}
+		if f.pkg == "app" || f.pkg == "cmd/gatehouse" {
+			ast.Inspect(f.ast, func(n ast.Node) bool {
+				sel, ok := n.(*ast.SelectorExpr)
+				if x, ok := identOf(sel, ok); ok && sel.Sel.Name == "Codes" {
+					collected[x] = true
+				}
+				return true
+			})
+		}
+	}
+	for pkg, names := range declared {
+		for _, name := range names {
+			if !listed[pkg][name] {
+				t.Errorf("package %s: the code %s is not in the list Codes; add it, or gatehouse help does not know it", pkg, name)
+			}
+		}
+		if pkg != "cmd/gatehouse" && !collected[pkg] {
+			t.Errorf("nothing collects %s.Codes; add it to Codes in internal/app/codes.go", pkg)
+		}
+	}
+	if len(declared) < 10 {
+		t.Errorf("codes were found in %d packages only; this test looks at the wrong thing", len(declared))
+	}
+}
+
+// declaresCode are the names of the variables of a declaration that hold a code.
+func declaresCode(f file, d ast.Decl) []string {
+	var names []string
+	g, ok := d.(*ast.GenDecl)
+	for i := 0; ok && g.Tok == token.VAR && i < len(g.Specs); i++ {
+		v := g.Specs[i].(*ast.ValueSpec)
+		if strings.EqualFold(v.Names[0].Name, "codes") {
+			continue
+		}
+		for j, value := range v.Values {
+			ast.Inspect(value, func(n ast.Node) bool {
+				lit, ok := n.(*ast.CompositeLit)
+				if ok && isProblemCode(f, lit.Type) {
+					names = append(names, v.Names[j].Name)
+				}
+				return true
+			})
+		}
+	}
+	return names
+}
+
+// declaresCodes reports whether a declaration is the list of codes, a variable or
+// a function, and which names it mentions.
+func declaresCodes(d ast.Decl) (mentioned map[string]bool, ok bool) {
+	switch d := d.(type) {
+	case *ast.FuncDecl:
+		ok = d.Recv == nil && strings.EqualFold(d.Name.Name, "codes")
+	case *ast.GenDecl:
+		for _, s := range d.Specs {
+			if v, isValue := s.(*ast.ValueSpec); isValue && d.Tok == token.VAR && strings.EqualFold(v.Names[0].Name, "codes") {
+				ok = true
+			}
+		}
+	}
+	mentioned = map[string]bool{}
+	ast.Inspect(d, func(n ast.Node) bool {
+		if id, isIdent := n.(*ast.Ident); isIdent {
+			mentioned[id.Name] = true
+		}
+		return true
+	})
+	return mentioned, ok
 }
 
 func TestNothingRunsByItself(t *testing.T) {

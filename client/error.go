@@ -55,15 +55,18 @@ type failure struct {
 var (
 	addressInvalid = failure{problem.Code{
 		Name: "MCP_ADDRESS_INVALID", Kind: problem.Invalid,
-		Fix: "give the address of the MCP server, such as https://gw.example/mcp; plain http works on this computer only",
+		Fix:   "give the address of the MCP server, such as https://gw.example/mcp; plain http works on this computer only",
+		About: "what was given cannot be the address of an MCP server",
 	}, ErrInvalid}
 	notSignedIn = failure{problem.Code{
 		Name: "NOT_SIGNED_IN", Kind: problem.Unauthenticated,
-		Why: "the server wants a token and there is none for it here",
+		Why:   "the server wants a token and there is none for it here",
+		About: "sign in with gatehouse login",
 	}, ErrAuthentication}
 	signedOut = failure{problem.Code{
 		Name: "SIGNED_OUT", Kind: problem.Unauthenticated,
-		Why: "the server no longer accepts the token that is kept here",
+		Why:   "the server no longer accepts the token that is kept here",
+		About: "sign in again with gatehouse login",
 	}, ErrAuthentication}
 	signInFailed = failure{problem.Code{
 		Name: "SIGN_IN_FAILED", Kind: problem.Unauthenticated,
@@ -72,7 +75,8 @@ var (
 	}, ErrAuthentication}
 	notAllowed = failure{problem.Code{
 		Name: "SIGN_IN_NOT_ALLOWED", Kind: problem.Forbidden,
-		Why: "the person in the browser did not allow it",
+		Why:   "the person in the browser did not allow it",
+		About: "sign in again and allow it, if it was you who asked",
 	}, ErrPermission}
 	signInNotNeeded = failure{problem.Code{
 		Name: "SIGN_IN_NOT_NEEDED", Kind: problem.Conflict,
@@ -91,14 +95,17 @@ var (
 	}, ErrAuthentication}
 	notPermitted = failure{problem.Code{
 		Name: "NOT_PERMITTED", Kind: problem.Forbidden,
-		Why: "the token does not allow it",
+		Why:   "the token does not allow it",
+		About: "the server understood the call and refuses it for this token",
 	}, ErrPermission}
 	callInvalid = failure{problem.Code{
 		Name: "CALL_INVALID", Kind: problem.Invalid,
-		Fix: "give the arguments as a JSON object",
+		Fix:   "give the arguments as a JSON object",
+		About: "the arguments of a call cannot be sent as they are",
 	}, ErrInvalid}
 	toolFailed = failure{problem.Code{
 		Name: "TOOL_FAILED", Kind: problem.NotFound,
+		About: "the tool was called and answered with an error of its own",
 	}, ErrTool}
 	unreachable = failure{problem.Code{
 		Name: "SERVER_UNREACHABLE", Kind: problem.Unavailable,
@@ -117,9 +124,23 @@ var (
 	}, ErrUnreachable}
 	credentialsUnusable = failure{problem.Code{
 		Name: "CREDENTIALS_UNUSABLE", Kind: problem.Internal,
-		Fix: "check the file and who may read and write it",
+		Fix:   "check the file and who may read and write it",
+		About: "the file in which tokens are kept cannot be read or written",
 	}, nil}
 )
+
+// Codes are the errors of this package, one of each code, with what is usually
+// the reason and the cure. Programs compare codes; these are for a reference.
+func Codes() []Error {
+	var codes []Error
+	for _, f := range []failure{
+		addressInvalid, notSignedIn, signedOut, signInFailed, notAllowed, signInNotNeeded, notTrusted, cannotRegister,
+		notPermitted, callInvalid, toolFailed, unreachable, unreadable, sessionGone, credentialsUnusable,
+	} {
+		codes = append(codes, Error{Kind: f.kind, Code: f.Name, Message: f.About, Why: f.Why, Fix: f.Fix})
+	}
+	return codes
+}
 
 func (f failure) fail(format string, args ...any) *Error {
 	return &Error{Kind: f.kind, Code: f.Name, Message: fmt.Sprintf(format, args...), Why: f.Why, Fix: f.Fix}

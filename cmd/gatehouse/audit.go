@@ -18,7 +18,8 @@ import (
 
 var fileUnusable = problem.Code{
 	Name: "FILE_UNUSABLE", Kind: problem.Invalid,
-	Fix: "check the path, and who may read and write there",
+	Fix:   "check the path, and who may read and write there",
+	About: "a file that a command should read or write cannot be",
 }
 
 // auditQuery is what list_audit_events takes.

@@ -14,7 +14,8 @@ import (
 
 var fileNotWritten = problem.Code{
 	Name: "CONFIG_NOT_WRITTEN", Kind: problem.Conflict,
-	Fix: "name another file: gatehouse config init FILE",
+	Fix:   "name another file: gatehouse config init FILE",
+	About: "the file is there already, or cannot be written",
 }
 
 func (c *cli) configCommand() *cobra.Command {

@@ -24,6 +24,7 @@ const (
 
 var usage = problem.Code{
 	Name: "USAGE", Kind: problem.Invalid,
+	About: "the command line cannot be understood; gatehouse COMMAND --help says what a command takes",
 }
 
 // exit ends the program with a code when everything has been said.
@@ -53,13 +54,22 @@ func (c *cli) fail(err error) int {
 	_, _ = fmt.Fprintf(c.err, "%s %s\n", c.paint(c.err, "error:"), wire.Message)
 	for _, part := range [...]struct{ name, text string }{
 		{"why", wire.Why}, {"fix", wire.Fix}, {"open", wire.Link},
-		{"code", strings.Join(strings.Fields(wire.Code+" "+wire.Ref), " · ")},
+		{"code", codeLine(wire)},
 	} {
 		if part.text != "" {
 			_, _ = fmt.Fprintf(c.err, "  %-5s %s\n", part.name, part.text)
 		}
 	}
 	return code
+}
+
+// codeLine is what to quote when asking for help, and the command that gives some.
+func codeLine(wire problem.Wire) string {
+	parts := strings.Fields(wire.Code + " " + wire.Ref)
+	if _, known := codeNamed(wire.Code); known {
+		parts = append(parts, "gatehouse help "+wire.Code)
+	}
+	return strings.Join(parts, " · ")
 }
 
 // explain is an error as the person is told it, with its exit code.

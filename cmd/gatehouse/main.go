@@ -101,10 +101,11 @@ person decide what an app may do, passes the calls on and remembers them.`,
 	c.output = "text"
 	root.PersistentFlags().VarP(&c.output, "output", "o", "how to print")
 	root.PersistentFlags().BoolVar(&c.plain, "no-color", false, "print without colours (so does the variable NO_COLOR)")
+	root.SetHelpCommand(c.helpCommand())
 	root.AddCommand(
 		c.serveCommand(), c.configCommand(), c.addCommand(), c.serversCommand(), c.auditCommand(), c.appsCommand(), c.keysCommand(),
 		c.loginCommand(), c.logoutCommand(), c.whoamiCommand(), c.toolsCommand(), c.callCommand(),
-		c.demoCommand(), c.versionCommand(),
+		c.demoCommand(), c.healthCommand(), c.versionCommand(),
 	)
 	return root
 }

@@ -93,7 +93,7 @@ func code(ts *testscript.TestScript, _ bool, args []string) {
 func mistake(ts *testscript.TestScript, _ bool, args []string) {
 	code(ts, false, append([]string{"2"}, args[2:]...))
 	said := ts.ReadFile("stderr")
-	form := `^error: .*` + args[0] + `.*\n(  why   (.*\n {8})*.*` + args[1] + `.*\n)` + map[bool]string{true: "?", false: ""}[args[1] == ""] + `(  fix   .*\n)?  code  [A-Z_]+( · req_\w+)?\n$`
+	form := `^error: .*` + args[0] + `.*\n(  why   (.*\n {8})*.*` + args[1] + `.*\n)` + map[bool]string{true: "?", false: ""}[args[1] == ""] + `(  fix   .*\n)?  code  [A-Z_]+( · req_\w+)? · gatehouse help [A-Z_]+\n$`
 	if !regexp.MustCompile(form).MatchString(said) {
 		ts.Fatalf("%s said\n%swhich does not match %s", strings.Join(args[2:], " "), said, form)
 	}
@@ -206,7 +206,7 @@ func TestErrorStyle(t *testing.T) {
 	err := &remote{problem.Wire{Code: "UPSTREAM_UNREACHABLE", Message: "can't reach \"billing\"", Why: "connection refused", Fix: "start it", Ref: "req_1", Status: 503}}
 	var out bytes.Buffer
 	(&cli{err: &out}).fail(err)
-	want := "error: can't reach \"billing\"\n  why   connection refused\n  fix   start it\n  code  UPSTREAM_UNREACHABLE · req_1\n"
+	want := "error: can't reach \"billing\"\n  why   connection refused\n  fix   start it\n  code  UPSTREAM_UNREACHABLE · req_1 · gatehouse help UPSTREAM_UNREACHABLE\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", &out, want)
 	}

@@ -37,9 +37,6 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/web"
 )
 
-// drain is how long requests that run may take to end at shutdown.
-const drain = 25 * time.Second
-
 // Run serves until ctx ends. What people read goes to out.
 func Run(ctx context.Context, c Config, out io.Writer) error {
 	pair, err := c.certificate()
@@ -98,10 +95,18 @@ func closeAll(listeners []net.Listener) (err error) {
 
 // house is all rooms and doors.
 type house struct {
-	config   Config
-	live     atomic.Pointer[Config] // with what has changed since, where that needs no restart
-	pair     *certificate           // nil without TLS
-	log      *slog.Logger
+	config Config
+	live   atomic.Pointer[Config] // with what has changed since, where that needs no restart
+	pair   *certificate           // nil without TLS
+	node   string                 // this process, among those that share the database
+	log    *slog.Logger
+	level  *slog.LevelVar // of the log
+
+	health     health
+	migrations int         // that were applied when we began
+	stopping   atomic.Bool // told to end
+	supervisor supervisor
+
 	db       *store.DB
 	audit    *audit.Log
 	people   *identity.People
@@ -133,7 +138,9 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	}
 	c.IssuerURL = cmp.Or(c.IssuerURL, c.PublicURL)
 	box := seal.Box{Keeper: key}
-	h := &house{config: c, db: db, log: slog.New(slog.NewTextHandler(out, nil)), registry: &tool.Registry{}}
+	h := &house{config: c, node: store.ID("node_"), db: db, registry: &tool.Registry{}}
+	h.log, h.level = newLog(c, out)
+	h.supervisor = theSupervisor()
 	h.live.Store(&c)
 	h.audit = &audit.Log{DB: db, Box: box}
 	db.BeforeCommit = h.audit.Seal
@@ -144,7 +151,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
 	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version, Followed: h.followed}
 	h.want(c)
-	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev}
+	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, Codes: Codes}
 	h.oauth = &authserver.Server{
 		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, People: h.people, Authn: h.authn, Mail: letters, Registry: h.registry, Gate: h.gate,
 		Pages: h.pages, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev,
@@ -186,6 +193,10 @@ func (h *house) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	var err error
+	if h.migrations, err = h.db.Migrations(ctx); err != nil {
+		return err
+	}
 	return h.checkDocuments()
 }
 
@@ -210,6 +221,8 @@ func (h *house) work(ctx context.Context) (stop func()) {
 		h.tokens.Run,
 		h.servers.Run,
 		h.servers.Keep,
+		h.sweepUp,
+		h.watchdog,
 		func(ctx context.Context) {
 			if err := h.audit.Attend(ctx); err != nil {
 				h.log.Error("calls that were cut off could not be closed; others will do it", "err", err)
@@ -242,7 +255,10 @@ func localOwner(*http.Request) (principal.Principal, error) {
 func (h *house) open(ctx context.Context, listeners []net.Listener, socket net.Listener) error {
 	inside := routes(h.socket.Routes)
 	misnamed := func(r *http.Request) { h.authn.Refused(r, "request for another host") }
-	servers := []*http.Server{h.server(proxied(h.proxies, guard(hosts(h.config, listeners[0]), misnamed, h.outside()))), h.server(inside)}
+	servers := []*http.Server{
+		h.server(proxied(h.proxies, h.probed(false, guard(hosts(h.config, listeners[0]), misnamed, h.outside())))),
+		h.server(h.probed(true, inside)),
+	}
 	if h.pair != nil {
 		servers[0].TLSConfig = h.pair.config()
 		servers[0].ErrorLog = slog.NewLogLogger(calm{h.log.Handler()}, slog.LevelWarn)
@@ -254,12 +270,15 @@ func (h *house) open(ctx context.Context, listeners []net.Listener, socket net.L
 		serving.Go(func() { failed <- h.serve(servers[0], l) })
 	}
 	serving.Go(func() { failed <- servers[1].Serve(socket) })
+	h.supervisor.tell(h.log, "READY=1")
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	h.stopping.Store(true)
+	h.supervisor.tell(h.log, "STOPPING=1")
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(h.live.Load().Drain, 25*time.Second))
 	defer cancel()
 	for _, s := range servers {
 		if shut := s.Shutdown(grace); shut != nil {
@@ -280,7 +299,7 @@ func (h *house) serve(s *http.Server, l net.Listener) error {
 
 func (h *house) server(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler: timely(bodyTime, handler), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: h.logged(timely(bodyTime, handler)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelWarn),
 	}
 }

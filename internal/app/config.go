@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
@@ -27,6 +28,9 @@ type Config struct {
 	TLSKeyFile     string
 	TrustedProxies []netip.Prefix
 	AllowedOrigins []string
+	LogLevel       string
+	LogFormat      string
+	Drain          time.Duration
 
 	IssuerURL       string
 	Registration    string
@@ -102,6 +106,18 @@ var settings = []setting{
 		doc: "Origins of web pages that may call the MCP endpoints. Pages of this computer may where public_url is on it.",
 	},
 	{
+		key: "log.level", field: func(c *Config) any { return &c.LogLevel }, preset: "info", oneOf: []string{"debug", "info", "warn", "error"}, flag: true, live: true,
+		doc: "How much is logged. Each request is one line at info; probes at debug.",
+	},
+	{
+		key: "log.format", field: func(c *Config) any { return &c.LogFormat }, absent: "text on a terminal, json elsewhere", oneOf: []string{"text", "json"}, flag: true,
+		doc: "How it is written, text or json.",
+	},
+	{
+		key: "drain", field: func(c *Config) any { return &c.Drain }, preset: "25s", live: true,
+		doc: "How long calls that run may take to end when the server is told to stop.",
+	},
+	{
 		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "off"}, live: true,
 		doc: "May an app register itself? With off, only those that are registered already can connect.",
 	},
@@ -155,7 +171,8 @@ const configVariable = "GATEHOUSE_CONFIG"
 
 var configInvalid = problem.Code{
 	Name: "CONFIG_INVALID", Kind: problem.Invalid,
-	Fix: "correct it and start again; gatehouse config init writes a file that explains every setting",
+	Fix:   "correct it and start again; gatehouse config init writes a file that explains every setting",
+	About: "settings are misspelt, impossible, or contradict one another; the error names each",
 }
 
 // Source is where the values of a Config came from. A Config that was not made by
@@ -265,6 +282,12 @@ func (s setting) parse(c *Config, texts []string) (why string) {
 			return "it is either true or false"
 		}
 		*field = texts[0] == "true"
+	case *time.Duration:
+		d, err := time.ParseDuration(strings.Join(texts, " "))
+		if err != nil || d < time.Second || d > time.Hour {
+			return "it is a time from 1s to 1h, such as 25s"
+		}
+		*field = d
 	case *[]string:
 		*field = texts
 	case *[]netip.Prefix:

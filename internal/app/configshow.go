@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -62,6 +63,8 @@ func (s setting) show(c *Config) string {
 		return hidePassword(*field)
 	case *bool:
 		return fmt.Sprint(*field)
+	case *time.Duration:
+		return field.String()
 	case *[]string:
 		return strings.Join(*field, ", ")
 	case *[]netip.Prefix:

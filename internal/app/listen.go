@@ -26,7 +26,8 @@ var (
 	}
 	listenFailed = problem.Code{
 		Name: "LISTEN_FAILED", Kind: problem.Unavailable,
-		Fix: "choose another address: gatehouse serve --listen localhost:3010",
+		Fix:   "choose another address: gatehouse serve --listen localhost:3010",
+		About: "the address to listen on cannot be used on this computer",
 	}
 	alreadyRunning = problem.Code{
 		Name: "ALREADY_RUNNING", Kind: problem.Conflict,
@@ -35,11 +36,13 @@ var (
 	}
 	masterKeyUnusable = problem.Code{
 		Name: "MASTER_KEY_UNUSABLE", Kind: problem.Invalid,
-		Fix: "give the right file with --master-key-file, readable for this user only",
+		Fix:   "give the right file with --master-key-file, readable for this user only",
+		About: "the file with the master key is missing, readable by others, of the wrong size, or not the one the database was made with",
 	}
 	dataDirUnusable = problem.Code{
 		Name: "DATA_DIR_UNUSABLE", Kind: problem.Invalid,
-		Fix: "make the folder writable for this user, or choose another one with --data-dir",
+		Fix:   "make the folder writable for this user, or choose another one with --data-dir",
+		About: "the folder for database, master key and admin socket cannot be made or written",
 	}
 )
 

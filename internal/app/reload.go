@@ -44,7 +44,9 @@ func (h *house) heed(ctx context.Context, end func(), given Config, out io.Write
 				if _, err := fmt.Fprintln(out, "Reading the configuration again"); errors.Is(err, syscall.EIO) {
 					end() // SIGHUP was the terminal's last word
 				}
+				h.supervisor.reloading(h.log)
 				given = h.reload(given)
+				h.supervisor.tell(h.log, "READY=1")
 			}
 			h.renew()
 		}
@@ -99,6 +101,7 @@ func (h *house) reload(given Config) Config {
 	now.Source, given.Source = next.Source, next.Source
 	h.live.Store(&now)
 	h.want(now)
+	h.level.Set(logLevels[now.LogLevel])
 	h.log.Info("the configuration was read again", "file", next.Source.File, "changed", strings.Join(changed, " "))
 	if len(waiting) > 0 {
 		h.log.Warn("some settings change at the next start only", "settings", strings.Join(waiting, " "))

@@ -14,7 +14,8 @@ import (
 
 var certificateUnusable = problem.Code{
 	Name: "CERTIFICATE_UNUSABLE", Kind: problem.Invalid,
-	Fix: "give a certificate chain and its key as PEM files, readable for this user: tls.cert_file and tls.key_file",
+	Fix:   "give a certificate chain and its key as PEM files, readable for this user: tls.cert_file and tls.key_file",
+	About: "the certificate or its key is missing, unreadable, or they do not belong together",
 }
 
 // certificate is the pair of files that the server shows itself with. It is read

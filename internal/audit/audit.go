@@ -29,6 +29,9 @@ import (
 //go:embed *.sql
 var migrations embed.FS
 
+// Codes are the problems of this package.
+var Codes = []problem.Code{Unavailable, chainUnknown}
+
 // Unavailable is the code of everything that was not done because it could not
 // be recorded.
 var Unavailable = problem.Code{

@@ -11,9 +11,13 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 )
+
+// Codes are the problems of this package.
+var Codes = []problem.Code{TokenMissing, TokenInvalid, LinkUsed, SetupRefused}
 
 // Codes of refused bearer tokens.
 var (
@@ -35,7 +39,10 @@ var (
 // problem of ours.
 func (a *Authn) Bearer(r *http.Request, resource string) (principal.Principal, error) {
 	p, err := a.bearer(r.Context(), r.Header.Values("Authorization"), resource)
+	record := request.Of(r.Context())
+	record.Principal, record.Client, record.Token = named(p), p.Client, p.Token
 	if problem.Is(err, TokenInvalid) {
+		record.Why = problem.From(err).Cause.Error()
 		a.Refused(r, "bearer token refused: "+problem.From(err).Cause.Error())
 	}
 	return p, err
@@ -44,6 +51,14 @@ func (a *Authn) Bearer(r *http.Request, resource string) (principal.Principal, e
 // Refused counts a request that was refused before anybody knew who sent it.
 func (a *Authn) Refused(r *http.Request, why string) {
 	a.Audit.Stranger(audit.Denied, why, audit.Prefix(r.RemoteAddr))
+}
+
+// named is the principal in the log; a stranger has no name.
+func named(p principal.Principal) string {
+	if p.Kind == principal.Anonymous {
+		return ""
+	}
+	return p.Name()
 }
 
 func (a *Authn) bearer(ctx context.Context, values []string, resource string) (principal.Principal, error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
+	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 )
@@ -86,6 +87,9 @@ func (a *Authn) Browser(w http.ResponseWriter, r *http.Request) (Browser, error)
 		b.Member, b.sid, b.Began, err = a.session(tx, c.Value)
 		return err
 	})
+	if b.SignedIn() {
+		request.Of(r.Context()).Principal = b.Member.Principal().Name()
+	}
 	return b, err
 }
 

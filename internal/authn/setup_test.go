@@ -159,7 +159,7 @@ func TestDevelopmentModeHasNoSetup(t *testing.T) {
 	if a := b.Submit("/setup", form); a.StatusCode != http.StatusNotFound {
 		t.Errorf("POST: %d", a.StatusCode)
 	}
-	if a := b.Open("/setup"); a.StatusCode != http.StatusNotFound || strings.Contains(h.Log.String(), "/setup") {
+	if a := b.Open("/setup"); a.StatusCode != http.StatusNotFound || strings.Contains(h.Log.String(), h.URL+"/setup") {
 		t.Errorf("GET: %d", a.StatusCode)
 	}
 }

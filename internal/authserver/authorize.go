@@ -14,10 +14,14 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
+
+// Codes are the problems of this package.
+var Codes = []problem.Code{clientUnknown, AppUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, FormForeign, answerUnclear}
 
 // Codes of pages: what cannot be told to the client.
 var (
@@ -255,6 +259,9 @@ func (s *Server) own(w http.ResponseWriter, r *http.Request, id string) (b authn
 	}
 	if err == nil && (!found || !authn.Bound(r, f.ID, f.browser)) {
 		err = flowUnknown.New("this request can't be continued here")
+	}
+	if err == nil {
+		request.Of(r.Context()).Ref = f.Ref // all steps of an authorization share one
 	}
 	return b, f, err
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/mail"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
@@ -62,6 +63,8 @@ type Server struct {
 	ExactRedirects  bool        // may a program not listen on another port than it registered? (C10)
 	RequireResource bool        // must a client say for which endpoint it asks? (C13)
 	Prefix          string      // which family of paths the metadata names (C01)
+
+	consents, clients walk // of Sweep
 }
 
 // Pages are what people see. Each call answers the request.
@@ -119,7 +122,7 @@ func (s *Server) page(h handler) http.Handler {
 			w.WriteHeader(http.StatusMethodNotAllowed)
 			return
 		}
-		ref := store.ID("req_")
+		ref := request.Of(r.Context()).Ref
 		err := error(FormForeign.New("this answer can't be accepted"))
 		if sameSite.Check(r) == nil {
 			err = h(w, r, ref)
@@ -128,7 +131,7 @@ func (s *Server) page(h handler) http.Handler {
 			if p := problem.From(err); p.Kind != problem.Unavailable && p.Kind != problem.Internal {
 				s.refused(r, p.Name)
 			}
-			s.Pages.Problem(w, r, ref, err)
+			s.Pages.Problem(w, r, request.Of(r.Context()).Ref, err)
 		}
 	})
 }
@@ -178,9 +181,9 @@ func (s *Server) machine(v verbs) http.Handler {
 			w.WriteHeader(http.StatusMethodNotAllowed)
 			return
 		}
-		ref := store.ID("req_")
+		ref := request.Of(r.Context()).Ref
 		if err := h(w, r, ref); err != nil {
-			s.fail(w, r, ref, err)
+			s.fail(w, r, request.Of(r.Context()).Ref, err)
 		}
 	})
 }
@@ -189,6 +192,8 @@ func (s *Server) machine(v verbs) http.Handler {
 // the reference.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, ref string, err error) {
 	e := oauthError(err, ref)
+	record := request.Of(r.Context())
+	record.Code, record.Why = e.Code, e.Reason()
 	if e.Status >= http.StatusInternalServerError {
 		s.Log.Error("request failed", "ref", ref, "path", r.URL.Path, "err", err)
 	} else if !errors.Is(err, token.ErrReplay) { // which has an event of its own
@@ -200,7 +205,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, ref string, err er
 	case oauth.InvalidToken:
 		w.Header().Set("WWW-Authenticate", oauth.BearerChallenge{Realm: "gatehouse", Error: e.Code, Description: e.Description}.String())
 	}
-	reply(w, e.Status, oauth.ErrorResponse{Error: e.Code, Description: e.Description})
+	reply(w, e.Status, oauth.ErrorResponse{Error: e.Code, Description: e.Description, Ref: ref})
 }
 
 func reply(w http.ResponseWriter, status int, v any) {

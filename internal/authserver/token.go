@@ -2,6 +2,7 @@ package authserver
 
 import (
 	"bytes"
+	"cmp"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/mail"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 )
@@ -71,6 +73,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 			return err
 		}
 		made, err = s.redeem(tx, c, form)
+		tell(request.Of(r.Context()), c, made)
 		if !slices.Contains(c.Grants, grantRefresh) {
 			made.pair.Refresh = "" // it could not be used
 		}
@@ -96,6 +99,15 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 		RefreshToken: made.pair.Refresh, Scope: strings.Join(made.pair.Scopes, " "),
 	})
 	return nil
+}
+
+// tell says in the log whose token it is, and which. The reference is that of the
+// authorization, where that is known.
+func tell(record *request.Record, c Client, made issue) {
+	record.Client, record.Token, record.Ref = c.ID, made.pair.Token, cmp.Or(made.ref, record.Ref)
+	if made.family.User != "" {
+		record.Principal = "member:" + made.family.User
+	}
 }
 
 // readForm reads parameters from the body and from nowhere else (R402, attack 30).

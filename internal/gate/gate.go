@@ -23,6 +23,9 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
+// Codes are the problems of this package.
+var Codes = []problem.Code{SignInNeeded, ToolUnknown, ResourceUnknown, ScopeRequired, RankTooLow, DirectOnly, callerGone, toolBroke}
+
 // Codes of refused calls.
 var (
 	SignInNeeded = problem.Code{
@@ -57,7 +60,8 @@ var (
 	}
 	callerGone = problem.Code{
 		Name: "CALLER_GONE", Kind: problem.Unavailable,
-		Why: "the caller went away or waited long enough",
+		Why:   "the caller went away or waited long enough",
+		About: "nobody waited for the answer; call again if it is still wanted",
 	}
 	toolBroke = problem.Code{
 		Name: "TOOL_BROKE", Kind: problem.Internal,

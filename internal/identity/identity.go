@@ -101,6 +101,9 @@ func (p *People) HasOwner(tx *store.Tx) (bool, error) {
 	return n > 0, err
 }
 
+// Codes are the problems of this package.
+var Codes = []problem.Code{emailUnusable, ownerExists}
+
 var (
 	emailUnusable = problem.Code{
 		Name: "EMAIL_UNUSABLE", Kind: problem.Invalid,

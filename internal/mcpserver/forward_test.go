@@ -67,7 +67,7 @@ func TestHeadersDoNotPass(t *testing.T) {
 		"Connection: X-User", "X-Api-Key: secret", "Referer: https://secret.example", "Last-Event-ID: 7", "Mcp-Name: fix_destroy", "Accept-Language: de")
 	for name := range a.Header {
 		switch name {
-		case "Content-Type", "Cache-Control", "Content-Length", "Date":
+		case "Content-Type", "Cache-Control", "Content-Length", "Date", "X-Request-Id":
 		default:
 			t.Errorf("the answer has %s: %s", name, a.Header[name])
 		}
@@ -287,7 +287,7 @@ func TestCallEndsWithItsCaller(t *testing.T) {
 	if got := f.events(2); got != "fix_destroy pending, fix_destroy failed CALL_CANCELLED" {
 		t.Errorf("recorded %s", got)
 	}
-	if strings.Contains(f.Log.String(), "level=ERROR") {
+	if strings.Contains(f.Log.String(), `"level":"ERROR"`) {
 		t.Errorf("it is logged as an error:\n%s", f.Log)
 	}
 }

@@ -10,6 +10,7 @@ package mcpserver
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"mime"
@@ -24,8 +25,8 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
-	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
@@ -69,10 +70,12 @@ type exchange struct {
 	msg       mcp.Message
 	session   tool.Session // zero without one
 	ref       string
+	record    *request.Record
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, origin string) {
-	x := &exchange{w: w, r: r, ref: store.ID("req_")}
+	x := &exchange{w: w, r: r, record: request.Of(r.Context())}
+	x.ref = x.record.Ref
 	if !s.allowOrigin(x) {
 		return
 	}
@@ -136,6 +139,7 @@ func (s *Server) post(x *exchange) {
 	body, status := read(x)
 	msg, fault := mcp.Parse(body)
 	x.msg = msg
+	x.record.Call = called(msg)
 	if x.principal.Kind == principal.Anonymous && !s.open(msg) {
 		s.askToken(x)
 		return
@@ -162,6 +166,15 @@ func (s *Server) post(x *exchange) {
 		s.hears(x)
 		x.w.WriteHeader(http.StatusAccepted)
 	}
+}
+
+// called is what the log says of a message: its method, and what it names.
+func called(msg mcp.Message) string {
+	if msg.Method == "" {
+		return ""
+	}
+	name := mcp.Text(msg.Params, "name")
+	return strings.TrimSpace(fmt.Sprintf("%.40s %.128s", msg.Method, name))
 }
 
 // hears takes what has no answer.
@@ -237,6 +250,7 @@ func (s *Server) failure(x *exchange, err error) (json.RawMessage, *mcp.Error) {
 		return nil, e
 	}
 	p := problem.From(err)
+	x.record.Code = p.Name
 	wire := p.Wire(x.ref)
 	data, _ := json.Marshal(wire) // plain strings and numbers
 	switch p.Kind {
@@ -295,11 +309,12 @@ func (s *Server) askToken(x *exchange) {
 // with the challenge that says how (R501–R504, R508).
 func (s *Server) refuse(x *exchange, err error) {
 	p := problem.From(err)
+	x.record.Code = p.Name
 	challenge := oauth.BearerChallenge{
 		Realm: "gatehouse", Ref: x.ref, Scope: strings.Join(x.audience.Scopes, " "),
 		ResourceMetadata: oauth.WellKnown(x.audience.URL, oauth.ResourceSuffix),
 	}
-	body := oauth.ErrorResponse{Error: "missing_token", Description: p.Detail} // R502
+	body := oauth.ErrorResponse{Error: "missing_token", Description: p.Detail, Ref: x.ref} // R502
 	switch {
 	case p.Kind == problem.Unavailable || p.Kind == problem.Internal:
 		s.Log.Error("request failed", "ref", x.ref, "err", err)

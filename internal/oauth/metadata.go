@@ -51,6 +51,7 @@ type TokenResponse struct {
 type ErrorResponse struct {
 	Error       string `json:"error"`
 	Description string `json:"error_description,omitempty"`
+	Ref         string `json:"ref,omitempty"` // ours: the reference of the request; clients ignore what they do not know
 }
 
 // WellKnown is the address of the metadata of an issuer or a resource: the

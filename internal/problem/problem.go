@@ -7,9 +7,11 @@
 package problem
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -32,36 +34,62 @@ const (
 
 var kinds = [...]struct {
 	name   string
+	means  string
 	status int
+	oauth  string
 	exit   int
 }{
-	Internal:        {"internal", http.StatusInternalServerError, 1},
-	Invalid:         {"invalid", http.StatusBadRequest, 2},
-	Unauthenticated: {"unauthenticated", http.StatusUnauthorized, 3},
-	Forbidden:       {"forbidden", http.StatusForbidden, 6},
-	NotFound:        {"not_found", http.StatusNotFound, 5},
-	Conflict:        {"conflict", http.StatusConflict, 1},
-	Limited:         {"limited", http.StatusTooManyRequests, 1},
-	Held:            {"held", http.StatusAccepted, 7},
-	Unavailable:     {"unavailable", http.StatusServiceUnavailable, 4},
+	Internal:        {"internal", "something failed that should not", http.StatusInternalServerError, "server_error", 1},
+	Invalid:         {"invalid", "what was asked for cannot be understood or used", http.StatusBadRequest, "", 2},
+	Unauthenticated: {"unauthenticated", "it is not known who asks", http.StatusUnauthorized, "", 3},
+	Forbidden:       {"forbidden", "who asks may not do this", http.StatusForbidden, "", 6},
+	NotFound:        {"not_found", "there is no such thing, or not for who asks", http.StatusNotFound, "", 5},
+	Conflict:        {"conflict", "it does not go together with what is there", http.StatusConflict, "", 1},
+	Limited:         {"limited", "it was asked too often", http.StatusTooManyRequests, "", 1},
+	Held:            {"held", "it waits for a person to allow it", http.StatusAccepted, "", 7},
+	Unavailable:     {"unavailable", "something that is needed does not answer or cannot be used", http.StatusServiceUnavailable, "temporarily_unavailable", 4},
 }
 
 func (k Kind) String() string { return kinds[k].name }
 
+// Means says in words what all problems of the kind have in common.
+func (k Kind) Means() string { return kinds[k].means }
+
 // Status is the HTTP status a REST door answers with.
 func (k Kind) Status() int { return kinds[k].status }
+
+// OAuth is the error that an OAuth client is told, or "" where no problem of the
+// kind reaches one.
+func (k Kind) OAuth() string { return kinds[k].oauth }
 
 // Exit is the exit code of the command line.
 func (k Kind) Exit() int { return kinds[k].exit }
 
-// A Code is one way in which something can fail. Codes are declared as package
-// variables in the room that raises them and never reused for another meaning.
-type Code struct {
-	Name string // UPPER_SNAKE, the contract with callers
-	Kind Kind
-	Why  string // the usual cause, in words; may be empty
-	Fix  string // what the reader can do about it; may be empty
+// Seen says how the kind is answered at each door.
+func (k Kind) Seen() string {
+	seen := fmt.Sprintf("HTTP %d · exit %d", k.Status(), k.Exit())
+	if k.OAuth() != "" {
+		seen += " · OAuth " + k.OAuth()
+	}
+	return seen
 }
+
+// A Code is one way in which something can fail. Codes are declared as package
+// variables in the room that raises them and never reused for another meaning;
+// the room's list Codes has them all, for the error reference.
+type Code struct {
+	Name  string // UPPER_SNAKE, the contract with callers
+	Kind  Kind
+	Why   string // the usual cause, in words; may be empty
+	Fix   string // what the reader can do about it; may be empty
+	About string // for the error reference, where why and fix are known only when it happens
+}
+
+// Summary is one phrase that says what the code is.
+func (c Code) Summary() string { return cmp.Or(c.About, c.Why) }
+
+// Spelt is a code in its one spelling, however a person typed it.
+func Spelt(name string) string { return strings.ToUpper(strings.ReplaceAll(name, "-", "_")) }
 
 // New makes an error with this code. The message says what could not be done,
 // in the caller's words, and is shown to the caller.
@@ -107,6 +135,9 @@ func (e *Error) WithFix(format string, args ...any) *Error {
 	e.Fix = fmt.Sprintf(format, args...)
 	return e
 }
+
+// Codes are those of this package.
+var Codes = []Code{internalCode}
 
 // internalCode is what an unclassified error becomes.
 var internalCode = Code{

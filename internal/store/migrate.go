@@ -34,10 +34,14 @@ func (db *DB) Migrate(ctx context.Context, room string, files fs.FS) error {
 		_, err := tx.Exec(`CREATE TABLE IF NOT EXISTS migration (
 			room TEXT NOT NULL, file TEXT NOT NULL, checksum TEXT NOT NULL, applied_at BIGINT NOT NULL,
 			PRIMARY KEY (room, file))`)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(leaseTable)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("create the table of migrations: %w", err)
+		return fmt.Errorf("create the tables of migrations and leases: %w", err)
 	}
 	names, err := fs.Glob(files, "*.sql") // sorted
 	if err != nil {
@@ -56,6 +60,12 @@ func (db *DB) Migrate(ctx context.Context, room string, files fs.FS) error {
 		}
 	}
 	return nil
+}
+
+// Migrations is how many files have been applied to the database.
+func (db *DB) Migrations(ctx context.Context) (n int, err error) {
+	err = db.View(ctx, func(tx *Tx) error { return tx.QueryRow(`SELECT count(*) FROM migration`).Scan(&n) })
+	return n, err
 }
 
 func apply(tx *Tx, room, name, text string) error {

@@ -19,6 +19,9 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
 
+// Codes are the problems of this package.
+var Codes = []problem.Code{Unavailable, migrationChanged, migrationNewer, badAddress}
+
 // Unavailable is the code of a database that cannot be reached or written.
 var Unavailable = problem.Code{
 	Name: "STORE_UNAVAILABLE", Kind: problem.Unavailable,

@@ -35,6 +35,9 @@ func (r *revocations) add(id string, expires int64) {
 	r.ids[id] = max(r.ids[id], expires)
 }
 
+// Codes are the problems of this package.
+var Codes = []problem.Code{Unknown, keyUnreadable, keyNotThere}
+
 // Unknown is the code of a node that cannot tell what is revoked, because it has
 // been cut off from the database. It refuses every token, and says that this is
 // not the token's fault.

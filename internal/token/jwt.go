@@ -104,6 +104,23 @@ func (t *Tokens) mint(now time.Time, life time.Duration, f Family, scopes []stri
 	return raw, id, err
 }
 
+// Signs reports whether tokens can be signed, and verify when they are.
+func (t *Tokens) Signs() error {
+	raw, _, err := t.mint(time.Now(), time.Minute, Family{}, nil)
+	if err != nil {
+		return err
+	}
+	_, key, err := t.headerKey(raw)
+	if err != nil {
+		return err
+	}
+	signed, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.ES256})
+	if err == nil {
+		_, err = signed.Verify(key)
+	}
+	return err
+}
+
 // ErrToken is why Verify refuses; its text is for the log.
 type ErrToken string
 

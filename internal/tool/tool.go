@@ -122,9 +122,13 @@ func (t Tool) FullName() string {
 	return t.Origin + "_" + t.Name
 }
 
+// Codes are the problems of this package.
+var Codes = []problem.Code{argumentsInvalid, nameTaken}
+
 var argumentsInvalid = problem.Code{
 	Name: "ARGUMENTS_INVALID", Kind: problem.Invalid,
-	Fix: "look at the tool's input schema and send arguments that fit it",
+	Fix:   "look at the tool's input schema and send arguments that fit it",
+	About: "the arguments of a call do not fit what the tool says it takes",
 }
 
 // Fits reports whether the arguments fit the tool's schema. Tools of servers

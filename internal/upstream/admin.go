@@ -24,7 +24,8 @@ var (
 	}
 	addressInvalid = problem.Code{
 		Name: "SERVER_ADDRESS_INVALID", Kind: problem.Invalid,
-		Fix: "give the http or https address of its MCP endpoint, or the command that starts it",
+		Fix:   "give the http or https address of its MCP endpoint, or the command that starts it",
+		About: "what was given as the address or command of a server cannot be one",
 	}
 	exists = problem.Code{
 		Name: "SERVER_EXISTS", Kind: problem.Conflict,
@@ -33,11 +34,13 @@ var (
 	}
 	inFile = problem.Code{
 		Name: "SERVER_IN_FILE", Kind: problem.Conflict,
-		Fix: "take it out of the file, then let the server read it again: send it SIGHUP, or restart it",
+		Fix:   "take it out of the file, then let the server read it again: send it SIGHUP, or restart it",
+		About: "the server stands in the configuration file, and is changed there only",
 	}
 	unknown = problem.Code{
 		Name: "SERVER_UNKNOWN", Kind: problem.NotFound,
-		Fix: "gatehouse servers lists those that are known",
+		Fix:   "gatehouse servers lists those that are known",
+		About: "no server of that name was added here",
 	}
 )
 

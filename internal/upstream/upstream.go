@@ -26,10 +26,14 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
+// Codes are the problems of this package.
+var Codes = []problem.Code{unreachable, unavailable, inFile, garbage, wantsLogin, wrongRevision, cancelled, nameInvalid, addressInvalid, exists, unknown}
+
 var (
 	unreachable = problem.Code{
 		Name: "UPSTREAM_UNREACHABLE", Kind: problem.Unavailable,
-		Fix: "check the address or the command, and that the server runs",
+		Fix:   "check the address or the command, and that the server runs",
+		About: "a server behind this one does not answer, or its command cannot be started",
 	}
 	unavailable = problem.Code{
 		Name: "UPSTREAM_UNAVAILABLE", Kind: problem.Unavailable,
@@ -38,7 +42,8 @@ var (
 	}
 	garbage = problem.Code{
 		Name: "UPSTREAM_GARBAGE", Kind: problem.Unavailable,
-		Fix: "check that the address or command is that of an MCP server",
+		Fix:   "check that the address or command is that of an MCP server",
+		About: "what a server behind this one answers is not MCP",
 	}
 	wantsLogin = problem.Code{
 		Name: "UPSTREAM_WANTS_LOGIN", Kind: problem.Unavailable,
@@ -47,11 +52,13 @@ var (
 	}
 	wrongRevision = problem.Code{
 		Name: "UPSTREAM_REVISION", Kind: problem.Unavailable,
-		Fix: "use a release of the server that speaks MCP " + mcp.Latest + " or an earlier revision",
+		Fix:   "use a release of the server that speaks MCP " + mcp.Latest + " or an earlier revision",
+		About: "a server behind this one speaks no revision of MCP that is known here",
 	}
 	cancelled = problem.Code{
 		Name: "CALL_CANCELLED", Kind: problem.Unavailable,
-		Why: "the caller went away or waited long enough",
+		Why:   "the caller went away or waited long enough",
+		About: "the call was given up before the server behind this one had answered; call again if the answer is still wanted",
 	}
 )
 

@@ -15,7 +15,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
-	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/request"
 )
 
 // REST is the door for programs without MCP: the same tools, called by name with
@@ -46,7 +46,7 @@ var (
 const maxBody = 4 << 20
 
 func (d *REST) list(w http.ResponseWriter, r *http.Request) {
-	ref := store.ID("req_")
+	ref := request.Of(r.Context()).Ref
 	p, err := d.caller(r)
 	if err != nil {
 		d.refuse(w, r, p, ref, err)
@@ -74,11 +74,16 @@ func (d *REST) caller(r *http.Request) (principal.Principal, error) {
 }
 
 func (d *REST) call(w http.ResponseWriter, r *http.Request) {
-	ref := store.ID("req_")
+	ref := request.Of(r.Context()).Ref
 	p, err := d.Caller(r)
 	if err != nil {
 		d.refuse(w, r, p, ref, err)
 		return
+	}
+	record := request.Of(r.Context())
+	record.Call = r.PathValue("name")
+	if p.Kind != principal.Anonymous {
+		record.Principal = p.Name()
 	}
 	args, err := arguments(w, r, p)
 	if err == nil {
@@ -118,6 +123,7 @@ func arguments(w http.ResponseWriter, r *http.Request, p principal.Principal) (j
 // would cure it.
 func (d *REST) refuse(w http.ResponseWriter, r *http.Request, p principal.Principal, ref string, err error) {
 	e := problem.From(err)
+	request.Of(r.Context()).Code = e.Name
 	if e.Kind == problem.Internal || e.Kind == problem.Unavailable {
 		d.Log.Error("request failed", "ref", ref, "path", r.URL.Path, "err", err)
 	}

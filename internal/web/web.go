@@ -21,6 +21,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 	"github.com/gatehouse-mcp/gatehouse/internal/web/views"
@@ -38,6 +39,7 @@ type Pages struct {
 	Issuer     string
 	Public     string
 	Dev        bool
+	Codes      []problem.Code // of all rooms, for the error reference
 }
 
 // Routes mounts the pages.
@@ -55,11 +57,16 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 	mux.Handle("GET /me/stop", p.page(p.askStop))
 	mux.Handle("POST /me/stop", p.page(p.stopEverything))
 	mux.Handle("POST /me/sign-out", p.page(p.signOutEverywhere))
+	mux.Handle("GET /help/errors", p.page(p.listCodes))
+	mux.Handle("GET /help/errors/{code}", p.page(p.showCode))
 	mux.Handle("GET /assets/", views.Assets())
 	mux.Handle("/", p.page(func(http.ResponseWriter, *http.Request, string) error {
 		return pageUnknown.New("there is no page here")
 	}))
 }
+
+// Codes are the problems of this package.
+var Codes = []problem.Code{pageUnknown, formUnreadable, bodyUnreadable}
 
 var (
 	pageUnknown = problem.Code{
@@ -82,7 +89,7 @@ var sameSite = http.NewCrossOriginProtection()
 // page adapts a handler: an error becomes the page for people.
 func (p *Pages) page(h func(w http.ResponseWriter, r *http.Request, ref string) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ref := store.ID("req_")
+		ref := request.Of(r.Context()).Ref
 		err := error(authserver.FormForeign.New("this form can't be accepted"))
 		if sameSite.Check(r) == nil {
 			err = h(w, r, ref)
@@ -99,6 +106,7 @@ func (p *Pages) page(h func(w http.ResponseWriter, r *http.Request, ref string) 
 // Problem draws an error page.
 func (p *Pages) Problem(w http.ResponseWriter, r *http.Request, ref string, err error) {
 	e := problem.From(err)
+	request.Of(r.Context()).Code = e.Name
 	if e.Kind == problem.Internal || e.Kind == problem.Unavailable {
 		p.Log.Error("request failed", "ref", ref, "path", r.URL.Path, "err", err)
 	}
@@ -192,12 +200,14 @@ func (p *Pages) signIn(w http.ResponseWriter, r *http.Request, ref string) error
 		}
 		return views.SignedIn(w, http.StatusOK, views.SignedInView{Page: p.frame(ref), Email: b.Member.Email})
 	}
-	return views.SignIn(w, http.StatusOK, p.signInView(r, b, ref, flow))
+	return views.SignIn(w, http.StatusOK, p.signInView(r, b, flow))
 }
 
-func (p *Pages) signInView(r *http.Request, b authn.Browser, ref, flow string) views.SignInView {
-	v := views.SignInView{Page: p.frame(ref), CSRF: b.FormToken(), Log: true}
-	if c, redirect, ok := p.AuthServer.Waiting(r, flow); ok {
+func (p *Pages) signInView(r *http.Request, b authn.Browser, flow string) views.SignInView {
+	v := views.SignInView{CSRF: b.FormToken(), Log: true}
+	c, redirect, ok := p.AuthServer.Waiting(r, flow)
+	v.Page = p.frame(request.Of(r.Context()).Ref) // that of what waits
+	if ok {
 		v.Flow = flow
 		if target, err := views.NewTarget(redirect); err == nil {
 			v.Waiting = &views.Client{Name: c.Name, Target: target}
@@ -223,13 +233,14 @@ func (p *Pages) sendLink(w http.ResponseWriter, r *http.Request, ref string) err
 	}
 	email, flow := r.PostForm.Get("email"), r.PostForm.Get("flow")
 	if !strings.Contains(email, "@") {
-		v := p.signInView(r, b, ref, flow)
+		v := p.signInView(r, b, flow)
 		v.Email, v.Fault = email, "Type an e-mail address, like name@example.org."
 		return views.SignIn(w, http.StatusBadRequest, v)
 	}
 	if _, _, ok := p.AuthServer.Waiting(r, flow); !ok {
 		flow = ""
 	}
+	ref = request.Of(r.Context()).Ref // that of what waits
 	if err := p.Authn.SendLink(r, email, flow, ref); err != nil {
 		return err
 	}

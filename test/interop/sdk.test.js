@@ -3,6 +3,7 @@
 import { Client } from '@modelcontextprotocol/sdk/client/index.js'
 import { UnauthorizedError } from '@modelcontextprotocol/sdk/client/auth.js'
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
+import { CreateMessageRequestSchema, ElicitRequestSchema } from '@modelcontextprotocol/sdk/types.js'
 import assert from 'node:assert/strict'
 import { App } from './app.js'
 import { inHouse, ways } from './house.js'
@@ -27,7 +28,7 @@ for (const way of ways) {
     assert.ok(app.client.client_id, 'it registered')
     assert.equal(app.tokens().scope, way.scope)
 
-    // Who has a token learns that there is no stream to open; a stranger does not.
+    // Who has a token learns that a stream needs a session; a stranger does not.
     const stream = await fetch(house.url + way.path, { headers: { authorization: `Bearer ${app.tokens().access_token}`, accept: 'text/event-stream' } })
     assert.equal(stream.status, 405)
 
@@ -39,6 +40,32 @@ for (const way of ways) {
     const result = await client.callTool({ name: `${way.prefix}echo`, arguments: { message: 'first light' } })
     assert.deepEqual(result.content, [{ type: 'text', text: 'Echo: first light' }])
     await house.recorded(app.client.client_id, `${way.server}_echo`)
+  })
+
+  told(`resources, prompts and completion are those of the server behind at ${way.path}`, async (house, t) => {
+    const { client, app } = await connect(house, way.path)
+    t.after(() => client.close())
+    const { resources } = await client.listResources()
+    const { contents: [content] } = await client.readResource({ uri: resources.find(r => r.name === 'architecture.md').uri })
+    assert.match(content.text, /^# Everything Server/)
+    const { contents: [made] } = await client.readResource({ uri: 'demo://resource/dynamic/text/7' })
+    assert.match(made.text, /^Resource 7/)
+    const { messages } = await client.getPrompt({ name: `${way.prefix}args-prompt`, arguments: { city: 'Delft' } })
+    assert.match(messages[0].content.text, /Delft/)
+    const { completion } = await client.complete({ ref: { type: 'ref/prompt', name: `${way.prefix}completable-prompt` }, argument: { name: 'department', value: 'E' } })
+    assert.deepEqual(completion.values, ['Engineering'])
+    assert.deepEqual((await house.events(app.client.client_id)).slice(2), ['resource.read allowed', 'resource.read allowed', 'prompt.get allowed', 'completion.complete allowed'])
+  })
+
+  told(`what the server behind asks in a call, the person's program answers at ${way.path}`, async (house, t) => {
+    const { client } = await connect(house, way.path, { sampling: {}, elicitation: {} })
+    t.after(() => client.close())
+    client.setRequestHandler(CreateMessageRequestSchema, () => ({ role: 'assistant', model: 'none', content: { type: 'text', text: 'forty-two' } }))
+    client.setRequestHandler(ElicitRequestSchema, () => ({ action: 'decline' }))
+    const sampled = await client.callTool({ name: `${way.prefix}trigger-sampling-request`, arguments: { prompt: 'what is it?', maxTokens: 10 } })
+    assert.match(sampled.content[0].text, /forty-two/)
+    const elicited = await client.callTool({ name: `${way.prefix}trigger-elicitation-request`, arguments: {} })
+    assert.match(elicited.content[0].text, /declined/)
   })
 
   told(`progress arrives while the call runs at ${way.path}`, async (house, t) => {
@@ -92,13 +119,13 @@ told('there was no page and no cookie', house => {
 const long = (way, duration, steps) => ({ name: `${way.prefix}trigger-long-running-operation`, arguments: { duration, steps } })
 
 // connect does what an application does: try, be refused, sign in, try again.
-async function connect(house, path) {
+async function connect(house, path, capabilities = {}) {
   const url = new URL(path, house.url)
   const app = new App(house.person)
   const first = new StreamableHTTPClientTransport(url, { authProvider: app })
   await assert.rejects(new Client({ name: 'interop', version: '1' }).connect(first), UnauthorizedError)
   await first.finishAuth(app.code)
-  const client = new Client({ name: 'interop', version: '1' })
+  const client = new Client({ name: 'interop', version: '1' }, { capabilities })
   await client.connect(new StreamableHTTPClientTransport(url, { authProvider: app }))
   return { client, app }
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -69,6 +70,8 @@ func Start(t testing.TB, change ...func(*app.Config)) *House {
 	})
 	listening := h.Log.Wait("✓ Listening on ", ended)
 	if listening == "" {
+		h.stop = func() error { return nil } // it has ended, or is given up
+		cancel()
 		t.Fatalf("the server did not start:\n%s", h.Log)
 	}
 	h.URL = strings.Fields(listening)[0]
@@ -103,6 +106,12 @@ type Answer struct {
 	*http.Response
 	Text string
 }
+
+// Unreferenced is the text without references, which differ between answers that
+// are alike otherwise.
+func (a Answer) Unreferenced() string { return reference.ReplaceAllString(a.Text, "req_") }
+
+var reference = regexp.MustCompile(`req_[0-9A-Z]{26}`)
 
 // JSON decodes the body into v.
 func (a Answer) JSON(t testing.TB, v any) {

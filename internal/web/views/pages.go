@@ -149,6 +149,28 @@ func Error(w http.ResponseWriter, status int, v ErrorView) {
 	}
 }
 
+// CodesView is the error reference.
+type CodesView struct {
+	Page
+	Codes []problem.Code
+}
+
+// Codes lists what can go wrong.
+func Codes(w http.ResponseWriter, status int, v CodesView) error {
+	return render(w, status, "codes", inFlow, v)
+}
+
+// CodeView is one error of the reference.
+type CodeView struct {
+	Page
+	Code problem.Code
+}
+
+// Code says what an error means and what to do about it.
+func Code(w http.ResponseWriter, status int, v CodeView) error {
+	return render(w, status, "code", inFlow, v)
+}
+
 // FromProblem is the page for a problem; its cause is not on it.
 func FromProblem(p Page, e *problem.Error) ErrorView {
 	v := ErrorView{Page: p, Title: sentence(e.Detail), Why: sentence(e.Why), Code: e.Name}

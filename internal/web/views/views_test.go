@@ -149,6 +149,15 @@ func drawings(t testing.TB, s string) []drawing {
 			Page: p, Title: "This app asked to be sent somewhere it didn’t register.", Why: s,
 			Do: []string{"Remove the server in the app and add it again.", s}, Code: "REDIRECT_MISMATCH",
 		})},
+		{"codes", func(w http.ResponseWriter) error {
+			return Codes(w, 200, CodesView{p, []problem.Code{{Name: "X", Why: s}, {Name: "Y", About: s, Fix: s}}})
+		}},
+		{"code", func(w http.ResponseWriter) error {
+			return Code(w, 200, CodeView{p, problem.Code{Name: "X", Kind: problem.Unavailable, Why: s, Fix: s, About: s}})
+		}},
+		{"code short", func(w http.ResponseWriter) error {
+			return Code(w, 200, CodeView{bare, problem.Code{Name: "X", Why: "it is"}})
+		}},
 		{"error bare", shown(ErrorView{Page: bare, Title: "There is nothing here."})},
 	}
 }

@@ -10,12 +10,13 @@ import (
 )
 
 var funcs = template.FuncMap{
-	"ago":   ago,
-	"asset": asset,
-	"claim": claim,
-	"count": count,
-	"plain": plain,
-	"span":  span,
+	"ago":      ago,
+	"asset":    asset,
+	"claim":    claim,
+	"count":    count,
+	"plain":    plain,
+	"sentence": sentence,
+	"span":     span,
 }
 
 // Longest texts of strangers that a page shows, in characters.
