@@ -37,7 +37,7 @@ func (s *Server) Sweep(tx *store.Tx) (n int64, err error) {
 	}
 	consents, err := s.consents.sweep(tx, `SELECT id FROM consent`, `DELETE FROM consent WHERE id > $1 AND id <= $2 AND granted_at < $3
 		AND NOT EXISTS (SELECT 1 FROM authorization_code c WHERE c.consent = consent.id)
-		AND NOT EXISTS (SELECT 1 FROM token_family f WHERE f.consent = consent.id)`, keepUnused)
+		AND NOT EXISTS (SELECT 1 FROM token_family f WHERE f.workspace = consent.workspace AND f.consent = consent.id)`, keepUnused)
 	if err != nil {
 		return n, err
 	}

@@ -2,5 +2,4 @@ CREATE INDEX refresh_token_expires ON refresh_token (expires_at);
 CREATE INDEX refresh_token_family ON refresh_token (family);
 CREATE INDEX token_family_used ON token_family (used_at);
 CREATE INDEX token_family_kept_client ON token_family (client);
-CREATE INDEX token_family_kept_consent ON token_family (consent);
 CREATE INDEX revocation_expires ON revocation (expires_at);
