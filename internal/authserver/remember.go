@@ -106,12 +106,14 @@ func (s *Server) remember(tx *store.Tx, f flow, m identity.Member, d decision) (
 		WHERE id = $6 AND workspace = $7`,
 		strings.Join(scopes, " "), ends, f.Redirect, f.Client.Name, f.Client.redirects(), c.id, m.Workspace)
 	if err == nil && !principal.CoverAll(scopes, c.scopes) {
-		err = voidCodes(tx, m.Workspace, c.id)
+		if err = voidCodes(tx, m.Workspace, c.id); err == nil {
+			err = s.Tokens.Narrow(tx, m.Workspace, c.id, scopes)
+		}
 	}
-	if err != nil {
-		return "", err
+	if err == nil && ends != nil && (c.ends == nil || *ends < *c.ends) {
+		err = s.Tokens.Shorten(tx, m.Workspace, c.id, *ends)
 	}
-	return c.id, s.Tokens.Narrow(tx, m.Workspace, c.id, scopes, ends)
+	return c.id, err
 }
 
 // without are the scopes that include none of the refused ones.

@@ -283,6 +283,11 @@ func TestAConnectionLastsAsLongAsItIsKept(t *testing.T) {
 	if n := h.Count(`SELECT max(expires_at - created_at) FROM token_family`); time.Duration(n)*time.Microsecond != token.FamilyLife || always.RefreshToken == "" {
 		t.Errorf("until removed: %v", time.Duration(n)*time.Microsecond)
 	}
+	// A shorter time is one for what was allowed before as well.
+	h.allowed(b, client, "hour", with("redirect_uri", web, "prompt", "consent"))
+	if n := h.Count(`SELECT max(expires_at) FROM token_family WHERE revoked_at IS NULL`); time.UnixMicro(int64(n)).After(time.Now().Add(time.Hour)) {
+		t.Error("an earlier sign-in outlives the hour")
+	}
 	form := h.asked(b, authorization(h, client, with("redirect_uri", web, "prompt", "consent")))
 	for name, change := range map[string]func(url.Values){
 		"no time":    func(f url.Values) { f.Del("keep") },
@@ -364,4 +369,38 @@ func TestThePersonIsToldOfAReplay(t *testing.T) {
 			t.Errorf("told %d times", told())
 		}
 	}, apptest.Dev)
+}
+
+// Attack 69: of tabs that are answered at the same time, each gets what it was
+// allowed, and the consent covers all of it, so that no refresh is refused later.
+func TestTabsAnsweredTogetherAddUp(t *testing.T) {
+	onEach(t, func(t *testing.T, h house) {
+		b, client := h.person(), h.Register()
+		scopes := []string{"audit:read", "servers:read", "apps:read", "mcp:read", "audit:read servers:read"}
+		forms, verifiers := make([]url.Values, 10), make([]string, 10)
+		for i := range forms {
+			var query url.Values
+			query, verifiers[i] = h.Authorization(client, with("scope", scopes[i%len(scopes)]))
+			forms[i] = h.asked(b, query)
+		}
+		codes := apptest.Together(len(forms), func(i int) string {
+			location, err := h.post(b, forms[i], ours).Location()
+			if err != nil {
+				return ""
+			}
+			return location.Query().Get("code")
+		})
+		for i, code := range codes {
+			var tokens oauth.TokenResponse
+			h.Redeem(client, code, verifiers[i], nil).JSON(t, &tokens)
+			if tokens.Scope != scopes[i%len(scopes)] || !h.works(tokens.AccessToken) {
+				t.Errorf("tab %d: %+v", i, tokens)
+				continue
+			}
+			h.refresh(client, tokens.RefreshToken)
+		}
+		if n := h.Count(`SELECT count(*) FROM consent`); n != 1 {
+			t.Errorf("%d consents", n)
+		}
+	})
 }

@@ -47,22 +47,21 @@ func (t *Tokens) Standings(tx *store.Tx, workspace, user string) (map[string]Sta
 	return standings, rows.Err()
 }
 
-// Narrow makes the families of a consent fit what it has become: one that holds
-// more than the scopes is revoked, and none lives longer than ends, in µs, if there
-// is an end. Like RevokeConsent it comes after the change of the consent's row.
-func (t *Tokens) Narrow(tx *store.Tx, workspace, consent string, scopes []string, ends *int64) error {
-	if ends != nil {
-		_, err := tx.Exec(`UPDATE token_family SET expires_at = $1 WHERE workspace = $2 AND consent = $3 AND expires_at > $1`, *ends, workspace, consent)
-		if err != nil {
-			return err
-		}
-	}
+// Narrow revokes the families of a consent that hold more than the scopes. Like
+// RevokeConsent it comes after the change of the consent's row.
+func (t *Tokens) Narrow(tx *store.Tx, workspace, consent string, scopes []string) error {
 	wider, err := widerThan(tx, workspace, consent, scopes)
 	for _, id := range wider {
 		if err == nil {
 			_, err = t.RevokeFamily(tx, id, "it was allowed less")
 		}
 	}
+	return err
+}
+
+// Shorten lets no family of a consent live longer than ends, in µs.
+func (t *Tokens) Shorten(tx *store.Tx, workspace, consent string, ends int64) error {
+	_, err := tx.Exec(`UPDATE token_family SET expires_at = $1 WHERE workspace = $2 AND consent = $3 AND expires_at > $1`, ends, workspace, consent)
 	return err
 }
 

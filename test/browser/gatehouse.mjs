@@ -15,7 +15,7 @@ import { chromium } from 'playwright-core';
 export const owner = 'dana@acme.example';
 
 // timeout is for a whole suite, on a machine that does much else beside it.
-export const timeout = 180_000;
+export const timeout = 300_000;
 
 // until asks again and again, for ten seconds. Where the answer should come from
 // the server, its log says why it did not.
