@@ -15,6 +15,9 @@ import (
 // shown, and once.
 func TestConsent(t *testing.T) { attack(t, consentRows()) }
 
+// oneVerifier is for races, which do not care.
+const oneVerifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+
 // posting is an answered consent form as a browser would post it, with other
 // headers and cookies.
 func (w *world) posting(b *apptest.Browser, form url.Values, headers ...string) *http.Request {
@@ -215,6 +218,64 @@ func consentRows() []row {
 			q, _ = w.query(p, both)
 			w.asked(w.alice, q) // what was taken back is asked anew
 		}},
+		row{number: 65, name: "a form that says more than was asked", story: func(w *world) {
+			p := w.registered(`{"client_name":"More","redirect_uris":["https://more.example/cb"]}`)
+			q, verifier := w.query(p, edit(w.resource(atA), with("scope", "a:read")))
+			form := w.asked(w.alice, q)
+			for _, scope := range []string{"a:write", "a:admin", "mcp:admin", "ab:read", "apps:write"} {
+				form.Set("scope:"+scope, "yes")
+			}
+			for name, value := range map[string]string{"scope": "mcp:admin", "scopes": "mcp:admin", "resource": w.URL + "/mcp", "redirect_uri": "https://evil.example/cb", "client_id": w.pubA.id, "user": "usr_bob"} {
+				form.Set(name, value)
+			}
+			answer := sentWith(w.alice.Submit("/consent", form))
+			tokens := w.granted(w.Do(w.redemption(p, w.keep("the code", answer.Get("code")), verifier, nil)))
+			c := claims(w.t, tokens.AccessToken)
+			if tokens.Scope != "a:read" || c["scope"] != "a:read" || c["aud"] != w.URL+atA || c["client_id"] != p.id || c["sub"] == "usr_bob" {
+				w.t.Errorf("%v", c)
+			}
+			form = w.asked(w.alice, edit(q, with("prompt", "consent")))
+			form.Set("keep", "forever")
+			if a := w.alice.Submit("/consent", form); sentWith(a).Has("code") || a.StatusCode != http.StatusBadRequest {
+				w.t.Errorf("a time that is none of the choices: %d", a.StatusCode)
+			}
+		}},
+		row{number: 65, name: "what is remembered, used while it is withdrawn, over all nodes", story: func(w *world) {
+			for round := range 4 {
+				p := w.registered(`{"client_name":"Recall","redirect_uris":["https://recall.example/cb"]}`)
+				w.tokens(w.alice, p, nil)
+				answers := apptest.Together(32, func(i int) apptest.Answer {
+					if i == 16 {
+						w.withdraw(round, p)
+						return apptest.Answer{}
+					}
+					b := *w.alice
+					b.Cookies = maps.Clone(w.alice.Cookies)
+					q := url.Values{
+						"client_id": {p.id}, "response_type": {"code"}, "redirect_uri": {p.redirect}, "code_challenge": {oauth.Challenge(oneVerifier)}, "code_challenge_method": {"S256"},
+					}
+					code := sentWith(b.Open("/oauth/authorize?" + q.Encode())).Get("code")
+					if code == "" {
+						return apptest.Answer{} // the person was asked
+					}
+					return w.at(i, w.redemption(p, code, oneVerifier, nil))
+				})
+				for _, a := range answers {
+					switch {
+					case a.Response == nil:
+					case a.StatusCode == http.StatusOK:
+						w.dead(p, w.granted(a), "its family is revoked")
+					case a.Error() == oauth.InvalidGrant:
+						w.countAny("/oauth/token refused: invalid_grant, ", "it has expired", "it ended while it was redeemed", "the consent has ended")
+					default:
+						w.t.Errorf("%d %s", a.StatusCode, a.Text)
+					}
+				}
+				if n := w.Count(`SELECT count(*) FROM token_family WHERE client = $1 AND revoked_at IS NULL`, p.id); n > 0 {
+					w.t.Errorf("%d families live on", n)
+				}
+			}
+		}},
 		row{number: 65, name: "a wide and a narrow yes at once leave no token wider than the consent", story: func(w *world) {
 			for range 4 {
 				p := w.registered(`{"client_name":"Race","redirect_uris":["https://race.example/cb"]}`)
@@ -252,6 +313,34 @@ func consentRows() []row {
 				if n := w.Count(`SELECT count(*) FROM token_family WHERE client = $1 AND revoked_at IS NULL AND scopes LIKE '%a:write%'`, p.id); n > 0 && wide == 0 {
 					w.t.Errorf("%d families hold more than is allowed", n)
 				}
+			}
+		}},
+		row{number: 60, name: "a person's own page, from elsewhere and by others", story: func(w *world) {
+			p := w.registered(`{"client_name":"Mine","redirect_uris":["https://mine.example/cb"]}`)
+			tokens := w.tokens(w.alice, p, nil)
+			form := url.Values{"id": {w.consent(p)}, "csrf": {apptest.Fields(w.alice.Open("/me").Text).Get("csrf")}}
+			bobs := url.Values{"id": {w.consent(p)}, "csrf": {apptest.Fields(w.bob.Open("/me").Text).Get("csrf")}}
+			post := func(b *apptest.Browser, path string, form url.Values, headers ...string) *http.Request {
+				r := w.posting(b, form, headers...)
+				r.URL.Path = path
+				return r
+			}
+			for _, path := range []string{"/me/remove", "/me/stop", "/me/sign-out"} {
+				foreign := page(http.StatusForbidden, "POST "+path+" refused: FORM_FOREIGN")
+				w.refused(foreign, post(w.alice, path, form, "Origin: https://evil.example"))
+				w.refused(foreign, post(w.alice, path, form, "Sec-Fetch-Site: cross-site"))
+				w.refused(foreign, post(w.alice, path, without("csrf"), ours(w)...))
+				w.refused(foreign, post(w.alice, path, bobs, ours(w)...))
+				w.refused(foreign, post(w.Browser(), path, form, ours(w)...))
+			}
+			w.bob.Submit("/me/remove", bobs) // which is none of his
+			w.alive(tokens)
+			if a := w.bob.Open("/me"); strings.Contains(a.Text, "mine.example") {
+				w.t.Error("bob sees what alice allowed")
+			}
+			w.alice.Submit("/me/remove", form)
+			if !w.gone(0, tokens.AccessToken) {
+				w.t.Error("it was not refused at once")
 			}
 		}},
 		row{number: 67, name: "no is no", story: func(w *world) {

@@ -39,7 +39,8 @@ type world struct {
 	secrets map[string]string // secret → what it is
 	mailed  map[string]string // the same of those that are printed on purpose
 	counted map[string]int    // refusals that must have been counted, by reason
-	any     map[string]int    // those of which one of several reasons must have been counted
+	raced   int               // those that must have been counted under one of the next
+	racing  map[string]bool
 }
 
 // party is an OAuth client, where it is answered, and the token with which it
@@ -51,7 +52,7 @@ func onSQLite(t *testing.T) *world { return furnish(t, storetest.SQLite(t), 1) }
 func onPostgres(t *testing.T) *world { return furnish(t, storetest.Postgres(t), 2) }
 
 func furnish(t *testing.T, database string, nodes int) *world {
-	w := &world{t: t, key: filepath.Join(t.TempDir(), "master.key"), secrets: map[string]string{}, mailed: map[string]string{}, counted: map[string]int{}, any: map[string]int{}}
+	w := &world{t: t, key: filepath.Join(t.TempDir(), "master.key"), secrets: map[string]string{}, mailed: map[string]string{}, counted: map[string]int{}, racing: map[string]bool{}}
 	w.House = apptest.Open(t, func(c *app.Config) { c.Database, c.MasterKeyFile = database, w.key })
 	w.nodes = []*apptest.House{w.House}
 	w.mailed[w.Log.Wait("  code  ", nil)] = "the setup code"
@@ -352,14 +353,19 @@ func (w *world) gone(first int, access string) (atOnce bool) {
 // withdraw ends what a client was allowed, at one node.
 func (w *world) withdraw(i int, p party) {
 	w.t.Helper()
-	var id string
+	w.admin(i, "remove_app", `{"id":"`+w.consent(p)+`"}`)
+}
+
+// consent is the id of the one that a client lives on.
+func (w *world) consent(p party) (id string) {
+	w.t.Helper()
 	err := w.DB.View(w.t.Context(), func(tx *store.Tx) error {
 		return tx.QueryRow(`SELECT id FROM consent WHERE client = $1 AND ended_at IS NULL`, p.id).Scan(&id)
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.admin(i, "remove_app", `{"id":"`+id+`"}`)
+	return id
 }
 
 // admin is what whoever has the server does at one node.
@@ -429,27 +435,25 @@ func (w *world) leak(text string) string {
 }
 
 // countAny is for refusals of a race, of which nobody can know which of some
-// reasons they had: at the end, the counts of all of them are summed up.
+// reasons they had: at the end they are all there, under one of these.
 func (w *world) countAny(prefix string, whys ...string) {
-	w.any[prefix+strings.Join(whys, " | ")]++
+	w.raced++
+	for _, why := range whys {
+		w.racing[prefix+why] = true
+	}
 }
 
-// resolveAny takes what a race left open from the counts.
-func (w *world) resolveAny(got map[string]int) {
-	for reasons, n := range w.any {
-		prefix, whys := reasons[:strings.LastIndex(strings.Split(reasons, " | ")[0], ", ")+2], ""
-		whys = strings.TrimPrefix(reasons, prefix)
-		left := n
-		for why := range strings.SplitSeq(whys, " | ") {
-			more := min(left, got[prefix+why]-w.counted[prefix+why])
-			if more > 0 {
-				w.counted[prefix+why] += more
-				left -= more
-			}
+// settle finds the refusals of races among the counts.
+func (w *world) settle(got map[string]int) {
+	w.t.Helper()
+	for reason := range w.racing {
+		w.raced -= got[reason] - w.counted[reason]
+		if w.counted[reason] = got[reason]; got[reason] == 0 {
+			delete(w.counted, reason)
 		}
-		if left > 0 {
-			w.t.Errorf("%d of %d were not counted: %s", left, n, reasons)
-		}
+	}
+	if w.raced != 0 {
+		w.t.Errorf("of refusals in races %d were not counted", w.raced)
 	}
 }
 
@@ -466,7 +470,7 @@ func (w *world) close() {
 		return // what is missing is told above
 	}
 	got := w.Strangers()
-	w.resolveAny(got)
+	w.settle(got)
 	for _, reason := range slices.Sorted(maps.Keys(got)) {
 		if w.counted[reason] != got[reason] {
 			w.t.Errorf("%q was counted %d times, want %d", reason, got[reason], w.counted[reason])
