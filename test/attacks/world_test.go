@@ -491,6 +491,9 @@ func (w *world) close() {
 		}
 	}
 	for secret, what := range w.mailed {
+		if n := strings.Count(printed, secret); n > 1 {
+			w.t.Errorf("the log holds %s %d times, and it was printed once", what, n)
+		}
 		if where := apptest.Find(secret, dump); where != "" {
 			w.t.Errorf("the database holds %s %s", what, where)
 		}
