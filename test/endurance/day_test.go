@@ -3,6 +3,7 @@ package endurance
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/store/storetest"
 )
 
@@ -55,9 +57,10 @@ func TestDayOfUse(t *testing.T) {
 	}
 	d.server.start()
 	d.recorded()
+	kept, left := d.yearLater()
 	figures(t, "%d clients, %d sessions, %d tools over HTTP and stdio, %d operations in %v (%.0f/s), 2 restarts, 1 kill; "+
-		"memory under load %d → %d MiB; at rest %s → %s", len(d.clients), d.sessions.Load(), httpTools+childTools, d.done.Load(), span,
-		float64(d.done.Load())/span.Seconds(), first.MiB, last.MiB, before, after)
+		"memory under load %d → %d MiB; at rest %s → %s; rows that expire %d, a year later %d", len(d.clients), d.sessions.Load(), httpTools+childTools, d.done.Load(), span,
+		float64(d.done.Load())/span.Seconds(), first.MiB, last.MiB, before, after, kept, left)
 }
 
 const httpTools = 40
@@ -244,6 +247,71 @@ func (d *day) recorded() {
 	if len(open) > 0 {
 		d.t.Errorf("%d calls are still pending", len(open))
 	}
+}
+
+// expiring are the tables whose rows all go some time after they were last of use.
+var expiring = []string{
+	"flow", "authorization_code", "refresh_token", "token_family", "revocation", "consent", "client", "browser_session", "sign_in_link", "setup_code",
+}
+
+// yearLater turns the clock of every row, starts the server again, and sees that
+// nothing is left of what expires. It returns how many rows there were, and are.
+func (d *day) yearLater() (kept, left int) {
+	d.server.stop()
+	db := storetest.Open(d.t, d.server.database)
+	count := func() (n int) {
+		err := db.View(d.t.Context(), func(tx *store.Tx) error {
+			n = 0
+			for _, table := range expiring {
+				var rows int
+				if err := tx.QueryRow(`SELECT count(*) FROM ` + table).Scan(&rows); err != nil {
+					return err
+				}
+				n += rows
+			}
+			return nil
+		})
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		return n
+	}
+	kept = count()
+	err := db.Do(d.t.Context(), func(tx *store.Tx) error {
+		rows, err := tx.Query(`SELECT t.name, c.name FROM sqlite_master t JOIN pragma_table_info(t.name) c
+			WHERE t.type = 'table' AND c.type = 'BIGINT' AND c.name LIKE '%\_at' ESCAPE '\'`)
+		if err != nil {
+			return err
+		}
+		var turn []string
+		for rows.Next() {
+			var table, column string
+			if err := rows.Scan(&table, &column); err != nil {
+				return err
+			}
+			turn = append(turn, `UPDATE `+table+` SET `+column+` = `+column+` - $1`)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return err
+		}
+		for _, statement := range turn {
+			if _, err := tx.Exec(statement, (400 * 24 * time.Hour).Microseconds()); err != nil {
+				return fmt.Errorf("%s: %w", statement, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.server.start() // it sweeps at once
+	for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(200 * time.Millisecond) {
+		if left = count(); left == 0 {
+			return kept, left
+		}
+	}
+	d.t.Errorf("of %d rows that expire %d are left a year later", kept, left)
+	return kept, left
 }
 
 // middle is the median of each figure.

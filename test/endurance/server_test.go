@@ -80,10 +80,13 @@ func run(m *testing.M) int {
 
 // each runs f with the address of a new database of either engine.
 func each(t *testing.T, f func(t *testing.T, database string)) {
+	if !full {
+		t.Parallel() // the real sizes have the machine for themselves
+	}
 	for engine, address := range map[string]func(testing.TB) string{"sqlite": storetest.SQLite, "postgres": storetest.Postgres} {
 		t.Run(engine, func(t *testing.T) {
 			if !full {
-				t.Parallel() // the real sizes have the machine for themselves
+				t.Parallel()
 			}
 			f(t, address(t))
 		})
