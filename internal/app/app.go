@@ -310,6 +310,9 @@ func (h *house) announce(ctx context.Context, out io.Writer) error {
 	fmt.Fprintf(out, "gatehouse %s · data %s · config %s\n", Version, c.DataDir, cmp.Or(c.Source.File, "none found, using defaults"))
 	for _, ignored := range c.Source.Ignored {
 		fmt.Fprintf(out, "! %s\n", ignored)
+		if !isTerminal(out) { // where nobody reads along, the log is searched
+			h.log.Warn("a variable of the environment is ignored", "why", ignored)
+		}
 	}
 	reach := ""
 	if u, err := url.Parse(c.PublicURL); err == nil && isLoopback(u.Hostname()) {

@@ -110,7 +110,7 @@ var settings = []setting{
 		doc: "How much is logged. Each request is one line at info; probes at debug.",
 	},
 	{
-		key: "log.format", field: func(c *Config) any { return &c.LogFormat }, absent: "text on a terminal, json elsewhere", oneOf: []string{"text", "json"}, flag: true,
+		key: "log.format", field: func(c *Config) any { return &c.LogFormat }, absent: "text on a terminal, json elsewhere", example: "json", oneOf: []string{"text", "json"}, flag: true,
 		doc: "How it is written, text or json.",
 	},
 	{
