@@ -36,8 +36,7 @@ type App struct {
 	Reason   string    `json:"reason,omitempty" jsonschema:"why it ended"`
 	Lines    []Line    `json:"-"` // what it can do now; only for the person's own page
 
-	redirects string
-	ends      *int64
+	ends *int64
 }
 
 // AppState says whether an app can act.
