@@ -321,6 +321,9 @@ func (s *Server) recalled(ctx context.Context, b authn.Browser, f flow) (locatio
 		if err != nil || !found || !principal.CoverAll(c.scopes, f.Scopes) {
 			return err
 		}
+		if held, err := c.hold(tx, b.Member.Workspace); err != nil || !held {
+			return err
+		}
 		if location, err = s.again(tx, f, b.Member, c); err != nil || f.ID == "" {
 			return err
 		}

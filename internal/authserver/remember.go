@@ -82,6 +82,14 @@ func remembered(tx *store.Tx, m identity.Member, f flow) (c consent, found bool,
 	return c, found && c.counts(f.Client, tx.Now), err
 }
 
+// hold keeps the consent as it was read until the transaction ends, and reports
+// whether it is still so. Whoever ends or narrows it meanwhile waits, and then finds
+// the code that was made of it.
+func (c consent) hold(tx *store.Tx, workspace string) (bool, error) {
+	return tx.One(`UPDATE consent SET granted_at = granted_at WHERE id = $1 AND workspace = $2 AND scopes = $3 AND ended_at IS NULL`,
+		c.id, workspace, strings.Join(c.scopes, " "))
+}
+
 // remember keeps the decision, in the place of an older one of its kind. What the
 // older one allowed stays allowed, except what the person refused now: that ends
 // everywhere (R1212).

@@ -404,3 +404,34 @@ func TestTabsAnsweredTogetherAddUp(t *testing.T) {
 		}
 	})
 }
+
+// Attack 65: whoever ends a consent does not miss the code that is being made of
+// it: the one waits for the other.
+func TestNoCodeIsMadeOfAConsentThatIsJustEnding(t *testing.T) {
+	onEach(t, func(t *testing.T, h house) {
+		b, client := h.person(), h.hosted("Claude")
+		at := with("redirect_uri", web)
+		h.allowed(b, client, "always", at)
+		query, _ := h.Authorization(client, at)
+		answer := make(chan apptest.Answer, 1)
+		err := h.DB.Do(t.Context(), func(tx *store.Tx) error {
+			if _, err := tx.Exec(`UPDATE consent SET ended_at = 1`); err != nil {
+				return err
+			}
+			go func() { answer <- b.Open("/oauth/authorize?" + query.Encode()) }()
+			select {
+			case a := <-answer:
+				t.Errorf("it did not wait: %d %s", a.StatusCode, a.Text)
+				answer <- a
+			case <-time.After(300 * time.Millisecond):
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := <-answer; apptest.Target(a.Text) != nil || apptest.Fields(a.Text).Get("request") == "" {
+			t.Errorf("nobody is asked: %d %s", a.StatusCode, a.Text)
+		}
+	})
+}
