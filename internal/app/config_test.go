@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
@@ -30,6 +31,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Listen: "localhost:3000", DataDir: "/data/gatehouse", Database: "sqlite:/data/gatehouse/gatehouse.db", MasterKeyFile: "/data/gatehouse/master.key",
 		Registration: "open", RedirectSchemes: []string{"cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"}, EndpointStyle: "oauth",
+		LogLevel: "info", Drain: 25 * time.Second,
 	}
 	if err != nil || !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v, %v", c, err)
@@ -43,10 +45,9 @@ func TestFlagsWinOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 	file := write(t, "listen: localhost:3\npublic_url: http://localhost:3\nmaster_key_file: /file.key\ndatabase: postgres://file/db\n")
 	c, err := load(map[string]string{"config": file, "listen": "localhost:2", "dev": "true"},
 		"GATEHOUSE_LISTEN=localhost:1", "GATEHOUSE_DEV=false", "GATEHOUSE_DATABASE=postgres://h/db", "GATEHOUSE_DATA_DIR=/env", "HOME=/x")
-	want := Config{
-		Listen: "localhost:2", PublicURL: "http://localhost:3", DataDir: "/env", Database: "postgres://h/db", MasterKeyFile: "/file.key", Dev: true,
-		Registration: "open", RedirectSchemes: c.RedirectSchemes, EndpointStyle: "oauth",
-	}
+	want, _ := load(nil) // for what nobody set
+	want.Listen, want.PublicURL, want.DataDir = "localhost:2", "http://localhost:3", "/env"
+	want.Database, want.MasterKeyFile, want.Dev = "postgres://h/db", "/file.key", true
 	if err != nil || !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v, %v", c, err)
 	}
@@ -181,6 +182,7 @@ var samples = map[string]string{
 	"listen": "localhost:7", "public_url": "https://example.org", "data_dir": "/x", "database": "sqlite:/x", "master_key_file": "/x", "dev": "true",
 	"tls.cert_file": "/x", "tls.key_file": "/x", "trusted_proxies": "10.1.0.0/16", "allowed_origins": "https://app.example",
 	"issuer_url": "https://auth.example", "registration": "off", "redirect_schemes": "com.example.app", "exact_redirects": "true", "require_resource": "true", "endpoint_style": "mcp",
+	"log.level": "warn", "log.format": "json", "drain": "7s",
 }
 
 // together are variables that a setting makes no sense without.
