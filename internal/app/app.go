@@ -160,7 +160,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	}
 	h.pages.AuthServer = h.oauth
 	h.mcp = &mcpserver.Server{
-		Gate: h.gate, Authn: h.authn, Registry: h.registry, Box: &box, Log: h.log, Public: c.PublicURL,
+		DB: db, Gate: h.gate, Authn: h.authn, Registry: h.registry, Box: &box, Log: h.log, Public: c.PublicURL,
 		Origins: func(origin string) bool { return h.live.Load().mayCall(origin) }, Version: Version,
 	}
 	h.rest = &web.REST{Gate: h.gate, Log: h.log, Door: "rest", Public: c.PublicURL, Caller: h.bearer}
@@ -184,7 +184,7 @@ func (h *house) prepare(ctx context.Context) error {
 		return err
 	}
 	for _, open := range []func(context.Context) error{
-		h.audit.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.oauth.Open, h.servers.Open, h.recover,
+		h.audit.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.oauth.Open, h.servers.Open, h.mcp.Open, h.recover,
 	} {
 		if err := open(ctx); errors.Is(err, seal.ErrOtherKey) {
 			return masterKeyUnusable.New("the master key %s can't be used", h.config.MasterKeyFile).

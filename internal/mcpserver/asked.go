@@ -3,19 +3,30 @@ package mcpserver
 import (
 	"context"
 	"crypto/rand"
+	"embed"
 	"encoding/json"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
-// asked are the requests of servers that wait for the answer of a caller, by an id
-// of ours that nobody can guess. They are known to the node that asked.
+//go:embed *.sql
+var migrations embed.FS
+
+// Open makes the table.
+func (s *Server) Open(ctx context.Context) error { return s.DB.Migrate(ctx, "mcpserver", migrations) }
+
+// asked are the requests of servers that wait on this node for the answer of a
+// caller. Their id is sealed and says in which session they are answered, so that
+// another node, to which the answer may come, can tell a question of ours from one
+// that was never asked.
 type asked struct {
 	mu sync.Mutex
-	m  map[string]question
+	m  map[string]question // by id
 }
 
 // question belongs to a session, and is answered there or nowhere (attack 84).
@@ -24,31 +35,113 @@ type question struct {
 	answer  chan mcp.Message // takes one
 }
 
+// sealedQuestion is what an id says.
+type sealedQuestion struct {
+	Session string `json:"s"`
+	Random  string `json:"r"`
+}
+
+const (
+	questionKind = "mcp-question"
+	lookEvery    = 250 * time.Millisecond // for an answer at another node
+	answerLife   = time.Minute            // of one that nobody looks for
+)
+
 // capability is what a client must have declared to be asked.
 var capability = map[string]string{"elicitation/create": "elicitation", "sampling/createMessage": "sampling", "roots/list": "roots"}
 
 // ask sends a request to a caller and waits for the answer, or until ctx ends;
 // then the caller is told that nobody waits any more.
-func (a *asked) ask(ctx context.Context, s tool.Session, m mcp.Message, send func(mcp.Message) bool) (json.RawMessage, error) {
-	if err := mayAsk(s, m); err != nil {
+func (s *Server) ask(ctx context.Context, sess tool.Session, m mcp.Message, send func(mcp.Message) bool) (json.RawMessage, error) {
+	if err := mayAsk(sess, m); err != nil {
 		return nil, err
 	}
-	m.ID = fmt.Appendf(nil, `"gatehouse-%s"`, rand.Text())
-	answer := a.add(m.ID, s.Key)
-	defer a.take(m.ID, s.Key)
+	q := sealedQuestion{sess.Key, rand.Text()}
+	plain, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.Box.Handle(questionKind, plain)
+	if err != nil {
+		return nil, err
+	}
+	m.ID = []byte(`"` + id + `"`)
+	answer := s.asked.add(m.ID, sess.Key)
+	defer s.asked.take(m.ID, sess.Key)
 	if !send(m) {
 		return nil, &mcp.Error{Code: mcp.InternalError, Message: "the client cannot be reached"}
 	}
-	select {
-	case said := <-answer:
-		if said.Error != nil {
-			return nil, said.Error
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case said := <-answer:
+			return said.Result, orNil(said.Error)
+		case <-look.C:
+			if said, found := s.elsewhere(ctx, q.Random); found {
+				return said.Result, orNil(said.Error)
+			}
+		case <-ctx.Done():
+			send(mcp.Message{Method: "notifications/cancelled", Params: fmt.Appendf(nil, `{"requestId":%s,"reason":"the server does not wait any more"}`, m.ID)})
+			return nil, context.Cause(ctx)
 		}
-		return said.Result, nil
-	case <-ctx.Done():
-		send(mcp.Message{Method: "notifications/cancelled", Params: fmt.Appendf(nil, `{"requestId":%s,"reason":"the server does not wait any more"}`, m.ID)})
-		return nil, context.Cause(ctx)
 	}
+}
+
+// orNil keeps an error that is none from becoming one.
+func orNil(e *mcp.Error) error {
+	if e == nil {
+		return nil
+	}
+	return e
+}
+
+// place is what an answer is sealed for at rest.
+func place(random string) string { return "mcp_answer/" + random + "/answer" }
+
+// elsewhere takes an answer that came to another node. What cannot be read now is
+// looked for again.
+func (s *Server) elsewhere(ctx context.Context, random string) (mcp.Message, bool) {
+	var sealed []byte
+	err := s.DB.View(ctx, func(tx *store.Tx) error {
+		return tx.QueryRow(`SELECT answer FROM mcp_answer WHERE question = $1`, random).Scan(&sealed)
+	})
+	if err != nil {
+		return mcp.Message{}, false
+	}
+	plain, err := s.Box.Open(place(random), sealed)
+	if err != nil {
+		s.Log.Error("an answer does not open", "err", err)
+		return mcp.Message{}, false
+	}
+	m, fault := mcp.Parse(plain)
+	return m, fault == nil && m.IsResponse()
+}
+
+// keepAnswer keeps the first answer to a question of another node for that node,
+// and takes away what none has looked for.
+func (s *Server) keepAnswer(ctx context.Context, session string, m mcp.Message) error {
+	var id string
+	if json.Unmarshal(m.ID, &id) != nil {
+		return nil // no question of ours
+	}
+	plain, err := s.Box.OpenHandle(questionKind, id)
+	var q sealedQuestion
+	if err != nil || json.Unmarshal(plain, &q) != nil || q.Session != session {
+		return nil
+	}
+	sealed, err := s.Box.Seal(place(q.Random), m.Encode())
+	if err != nil {
+		return err
+	}
+	return s.DB.Do(ctx, func(tx *store.Tx) error {
+		if _, err := tx.Exec(`DELETE FROM mcp_answer WHERE expires_at < $1`, tx.Now); err != nil {
+			return err
+		}
+		_, err := tx.Exec(`INSERT INTO mcp_answer (question, answer, expires_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+			q.Random, sealed, tx.Now+answerLife.Microseconds())
+		return err
+	})
 }
 
 // mayAsk says what a server hears that asks a client for what it has not offered
@@ -87,10 +180,15 @@ func (a *asked) take(id []byte, session string) (question, bool) {
 	return q, true
 }
 
-// answered hands an answer to whoever waits for it. What nobody asked in this
-// session is dropped.
-func (a *asked) answered(session string, m mcp.Message) {
-	if q, waits := a.take(m.ID, session); waits && session != "" {
-		q.answer <- m
+// answered hands an answer to whoever waits for it, here or at another node. What
+// nobody asked in this session is dropped.
+func (s *Server) answered(x *exchange) {
+	if x.session.Key == "" {
+		return
+	}
+	if q, waits := s.asked.take(x.msg.ID, x.session.Key); waits {
+		q.answer <- x.msg
+	} else if err := s.keepAnswer(x.r.Context(), x.session.Key, x.msg); err != nil {
+		s.Log.Error("an answer could not be kept", "ref", x.ref, "err", err)
 	}
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
@@ -39,6 +40,7 @@ const (
 
 // Server is the MCP door. Set the fields and mount Routes.
 type Server struct {
+	DB       *store.DB
 	Gate     *gate.Gate
 	Authn    *authn.Authn
 	Registry *tool.Registry
@@ -181,7 +183,7 @@ func called(msg mcp.Message) string {
 func (s *Server) hears(x *exchange) {
 	switch {
 	case x.msg.IsResponse():
-		s.asked.answered(x.session.Key, x.msg)
+		s.answered(x)
 	case x.msg.Method == "notifications/cancelled":
 		s.running.cancel(x.call(mcp.Field(x.msg.Params, "requestId")))
 	case x.msg.Method == "notifications/roots/list_changed" && x.session.Alone:

@@ -75,7 +75,7 @@ func (p *peer) Notify(method string, params json.RawMessage) {
 
 // Ask asks the caller on the stream of its call.
 func (p *peer) Ask(ctx context.Context, method string, params json.RawMessage) (json.RawMessage, error) {
-	return p.server.asked.ask(ctx, p.session, mcp.Message{Method: method, Params: params}, p.send)
+	return p.server.ask(ctx, p.session, mcp.Message{Method: method, Params: params}, p.send)
 }
 
 // send reports whether the caller can hear it.

@@ -80,7 +80,7 @@ func (st *stream) Notify(method string, params json.RawMessage) {
 
 // Ask asks the caller on this stream.
 func (st *stream) Ask(ctx context.Context, method string, params json.RawMessage) (json.RawMessage, error) {
-	return st.server.asked.ask(ctx, st.session, mcp.Message{Method: method, Params: params}, st.send)
+	return st.server.ask(ctx, st.session, mcp.Message{Method: method, Params: params}, st.send)
 }
 
 func (st *stream) send(m mcp.Message) bool {
