@@ -226,7 +226,7 @@ func see(w http.ResponseWriter, path string) error {
 	return nil
 }
 
-func (p *Pages) sendLink(w http.ResponseWriter, r *http.Request, ref string) error {
+func (p *Pages) sendLink(w http.ResponseWriter, r *http.Request, _ string) error {
 	b, err := p.form(w, r)
 	if err != nil {
 		return err
@@ -240,7 +240,7 @@ func (p *Pages) sendLink(w http.ResponseWriter, r *http.Request, ref string) err
 	if _, _, ok := p.AuthServer.Waiting(r, flow); !ok {
 		flow = ""
 	}
-	ref = request.Of(r.Context()).Ref // that of what waits
+	ref := request.Of(r.Context()).Ref // that of what waits
 	if err := p.Authn.SendLink(r, email, flow, ref); err != nil {
 		return err
 	}

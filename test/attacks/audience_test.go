@@ -28,12 +28,6 @@ const (
 // resource names an endpoint, as a parameter.
 func (w *world) resource(path string) url.Values { return with("resource", w.URL+path) }
 
-// reader has a token of alice's for looking at server a only.
-func (w *world) reader() oauth.TokenResponse {
-	w.t.Helper()
-	return w.tokens(w.alice, w.pubA, edit(w.resource(atA), with("scope", "a:read")))
-}
-
 func audienceRows() []row {
 	var rows []row
 	for _, resource := range []string{

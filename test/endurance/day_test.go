@@ -76,11 +76,11 @@ type day struct {
 // A dayClient is an app in the hands of one person. One goroutine uses it at a
 // time.
 type dayClient struct {
-	busy             sync.Mutex
-	id               string
-	access, refresh  string
-	sessions         []string
-	wanted, answered int
+	busy            sync.Mutex
+	id              string
+	access, refresh string
+	sessions        []string
+	wanted          int
 }
 
 // state is what a process has that rests.
