@@ -105,7 +105,7 @@ person decide what an app may do, passes the calls on and remembers them.`,
 	root.AddCommand(
 		c.serveCommand(), c.configCommand(), c.addCommand(), c.serversCommand(), c.auditCommand(), c.appsCommand(), c.keysCommand(),
 		c.loginCommand(), c.logoutCommand(), c.whoamiCommand(), c.toolsCommand(), c.callCommand(),
-		c.demoCommand(), c.healthCommand(), c.versionCommand(),
+		c.demoCommand(), c.healthCommand(), c.traceCommand(), c.versionCommand(),
 	)
 	return root
 }

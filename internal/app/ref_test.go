@@ -103,7 +103,10 @@ func TestOneReferenceEverywhere(t *testing.T) {
 
 // All steps of an authorization have the reference of the first.
 func TestAuthorizationKeepsItsReference(t *testing.T) {
-	h := apptest.Start(t)
+	apptest.OnEach(t, keepsItsReference)
+}
+
+func keepsItsReference(t *testing.T, h *apptest.House) {
 	b := h.Browser()
 	b.SetUp()
 	client := h.Register()
@@ -136,6 +139,17 @@ func TestAuthorizationKeepsItsReference(t *testing.T) {
 	}
 	if said := line(t, h, "/oauth/token"); said["ref"] != ref || said["client"] != client {
 		t.Errorf("the log says %v", said)
+	}
+	if a := h.Admin("get_trace", `{"ref":"`+ref+`"}`); a.StatusCode != http.StatusOK || !strings.Contains(a.Text, `"consent"`) ||
+		!strings.Contains(a.Text, `"token.issue"`) || strings.Contains(a.Text, "unused") || strings.Contains(a.Text, code) {
+		t.Errorf("its trace: %d %s", a.StatusCode, a.Text)
+	}
+	h.SQL(`UPDATE audit_event SET time_us = time_us - 120000000`)
+	if a := h.Admin("get_trace", `{"ref":"`+ref+`"}`); !strings.Contains(a.Text, `"unused_tokens":["at_`) {
+		t.Errorf("a token that nobody used: %s", a.Text)
+	}
+	if a := h.Admin("get_trace", `{"ref":"req_01ARZ3NDEKTSV4RRFFQ69G5FAV"}`); a.StatusCode != http.StatusNotFound {
+		t.Errorf("a trace of nothing: %d %s", a.StatusCode, a.Text)
 	}
 	if used := h.Redeem(client, code, verifier, nil); used.Header.Get(app.RequestID) != ref || !strings.Contains(used.Text, ref) {
 		t.Errorf("a used code: %v %s", used.Header, used.Text)

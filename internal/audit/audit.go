@@ -30,7 +30,7 @@ import (
 var migrations embed.FS
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{Unavailable, chainUnknown}
+var Codes = []problem.Code{Unavailable, chainUnknown, traceUnknown}
 
 // Unavailable is the code of everything that was not done because it could not
 // be recorded.

@@ -24,6 +24,7 @@ func (l *Log) Tools() []tool.Tool {
 	return []tool.Tool{
 		tool.Define(def("list_audit_events", "List what was decided and done, in the order of the chain."), l.list),
 		tool.Define(def("get_audit_chain_head", "Get the signed end of the audit chain."), l.chainHead),
+		tool.Define(def("get_trace", "Get what was decided under one reference, and whether the token that came of it was used."), l.trace),
 		tool.Reach(def("verify_audit_chain", "Walk the audit chain and report the first break."), l.verifyChain),
 	}
 }
