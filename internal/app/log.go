@@ -46,6 +46,9 @@ func redact(_ []string, a slog.Attr) slog.Attr {
 			a.Value = slog.StringValue(text)
 		}
 	case slog.KindAny:
+		if _, level := a.Value.Any().(slog.Level); level {
+			return a
+		}
 		text := fmt.Sprint(a.Value.Any())
 		if raw, ok := a.Value.Any().([]byte); ok {
 			text = string(raw)
