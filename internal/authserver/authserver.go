@@ -195,7 +195,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, ref string, err er
 	record := request.Of(r.Context())
 	record.Code, record.Why = e.Code, e.Reason()
 	if e.Status >= http.StatusInternalServerError {
-		s.Log.Error("request failed", "ref", ref, "path", r.URL.Path, "err", err)
+		request.Failed(s.Log, r, err)
 	} else if !errors.Is(err, token.ErrReplay) { // which has an event of its own
 		s.refused(r, e.Reason())
 	}

@@ -319,7 +319,7 @@ func (s *Server) refuse(x *exchange, err error) {
 	body := oauth.ErrorResponse{Error: "missing_token", Description: p.Detail, Ref: x.ref} // R502
 	switch {
 	case p.Kind == problem.Unavailable || p.Kind == problem.Internal:
-		s.Log.Error("request failed", "ref", x.ref, "err", err)
+		request.Failed(s.Log, x.r, err)
 		if wait := p.Wire(x.ref).Retry; wait > 0 {
 			x.w.Header().Set("Retry-After", strconv.Itoa(wait))
 		}

@@ -10,6 +10,7 @@ package request
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
@@ -44,4 +45,12 @@ func Of(ctx context.Context) *Record {
 		return record
 	}
 	return &Record{Ref: store.ID("req_")}
+}
+
+// Failed logs that a request ran into a fault of ours. Where its caller has gone
+// away, what it ran into is that, and no fault.
+func Failed(log *slog.Logger, r *http.Request, err error) {
+	if r.Context().Err() == nil {
+		log.Error("request failed", "ref", Of(r.Context()).Ref, "path", r.URL.Path, "err", err)
+	}
 }

@@ -125,7 +125,7 @@ func (d *REST) refuse(w http.ResponseWriter, r *http.Request, p principal.Princi
 	e := problem.From(err)
 	request.Of(r.Context()).Code = e.Name
 	if e.Kind == problem.Internal || e.Kind == problem.Unavailable {
-		d.Log.Error("request failed", "ref", ref, "path", r.URL.Path, "err", err)
+		request.Failed(d.Log, r, err)
 	}
 	challenge := oauth.BearerChallenge{Realm: "gatehouse", Ref: ref, ResourceMetadata: oauth.WellKnown(d.Public+"/mcp", oauth.ResourceSuffix)}
 	switch {

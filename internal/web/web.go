@@ -108,7 +108,7 @@ func (p *Pages) Problem(w http.ResponseWriter, r *http.Request, ref string, err 
 	e := problem.From(err)
 	request.Of(r.Context()).Code = e.Name
 	if e.Kind == problem.Internal || e.Kind == problem.Unavailable {
-		p.Log.Error("request failed", "ref", ref, "path", r.URL.Path, "err", err)
+		request.Failed(p.Log, r, err)
 	}
 	views.Error(w, e.Kind.Status(), views.FromProblem(p.frame(ref), e))
 }
