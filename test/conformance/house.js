@@ -5,10 +5,10 @@ import { execFile, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { mkdtempSync, mkdirSync, rmSync } from 'node:fs'
 import http from 'node:http'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { promisify } from 'node:util'
+import { end, freePort, ready } from '../processes.mjs'
 
 const here = import.meta.dirname
 const run = promisify(execFile)
@@ -114,14 +114,7 @@ export class House {
   async stop() {
     this.#proxy?.closeAllConnections()
     this.#proxy?.close()
-    for (const child of this.#children.reverse()) {
-      if (child.exitCode !== null || child.signalCode !== null) continue
-      const gone = new Promise(done => child.once('exit', done))
-      child.kill('SIGTERM')
-      const timer = setTimeout(() => child.kill('SIGKILL'), 5000)
-      await gone
-      clearTimeout(timer)
-    }
+    await end(this.#children)
     rmSync(this.tmp, { recursive: true, force: true })
   }
 }
@@ -136,23 +129,4 @@ export function conformance(args, hear = () => {}) {
     for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', text => hear(said += text))
     child.on('error', failed).on('close', code => done({ code, said }))
   })
-}
-
-// ready waits until url answers at all; a child that ends first is a failure.
-async function ready(url, child) {
-  for (const end = Date.now() + 30_000; Date.now() < end; await new Promise(r => setTimeout(r, 50))) {
-    assert.equal(child.exitCode, null, `${child.spawnfile} ended while it was waited for`)
-    const answer = await fetch(url, { method: 'POST' }).catch(() => null)
-    await answer?.body?.cancel()
-    if (answer) return
-  }
-  assert.fail(`${url} did not answer within 30 s`)
-}
-
-async function freePort() {
-  const server = createServer()
-  await new Promise(done => server.listen(0, '127.0.0.1', done))
-  const { port } = server.address()
-  await new Promise(done => server.close(done))
-  return port
 }

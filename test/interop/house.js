@@ -4,12 +4,12 @@ import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { mkdtempSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, before, test } from 'node:test'
 import { promisify } from 'node:util'
 import { Person } from './person.js'
+import { end, freePort, ready } from '../processes.mjs'
 
 const here = import.meta.dirname
 const everything = packaged('@modelcontextprotocol/server-everything/dist/index.js')
@@ -84,7 +84,7 @@ class House {
 
   async #open() {
     this.#server = this.spawn('gatehouse', this.#bin, this.#serve)
-    await ready(`${this.url}/.well-known/oauth-authorization-server`, this.#server)
+    await ready(`${this.url}/.well-known/oauth-authorization-server`, this.#server, 200)
   }
 
   // restart kills the server and starts it again.
@@ -183,14 +183,7 @@ class House {
   }
 
   async stop() {
-    for (const child of this.#children.reverse()) {
-      if (child.exitCode !== null || child.signalCode !== null) continue
-      const gone = new Promise(done => child.once('exit', done))
-      child.kill('SIGTERM')
-      const timer = setTimeout(() => child.kill('SIGKILL'), 5000)
-      await gone
-      clearTimeout(timer)
-    }
+    await end(this.#children)
     this.person.close()
     this.#recorder?.closeAllConnections()
     this.#recorder?.close()
@@ -202,25 +195,6 @@ async function build(tmp) {
   const bin = path.join(tmp, 'gatehouse')
   await promisify(execFile)('go', ['build', '-o', bin, './cmd/gatehouse'], { cwd: path.join(here, '../..') })
   return bin
-}
-
-// ready waits until url answers with status; any child that ends first is a failure.
-async function ready(url, child, status = 200) {
-  for (const end = Date.now() + 20_000; Date.now() < end; await new Promise(r => setTimeout(r, 50))) {
-    assert.equal(child.exitCode, null, `${child.spawnfile} ended while it was waited for`)
-    const answer = await fetch(url).catch(() => null)
-    await answer?.body?.cancel()
-    if (answer?.status === status) return
-  }
-  assert.fail(`${url} did not answer ${status} within 20 s`)
-}
-
-async function freePort() {
-  const server = createServer()
-  await new Promise(done => server.listen(0, '127.0.0.1', done))
-  const { port } = server.address()
-  await new Promise(done => server.close(done))
-  return port
 }
 
 // run runs a client's program to its end, in the home of its environment, and
