@@ -145,7 +145,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.audit = &audit.Log{DB: db, Box: box}
 	db.BeforeCommit = h.audit.Seal
 	h.people = &identity.People{DB: db, Dev: c.Dev}
-	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log}
+	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log, Window: c.ReuseWindow}
 	letters := &mail.Printer{Out: out}
 	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL}
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}

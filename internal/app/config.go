@@ -31,6 +31,7 @@ type Config struct {
 	LogLevel       string
 	LogFormat      string
 	Drain          time.Duration
+	ReuseWindow    time.Duration
 
 	IssuerURL       string
 	Registration    string
@@ -116,6 +117,10 @@ var settings = []setting{
 	{
 		key: "drain", field: func(c *Config) any { return &c.Drain }, preset: "25s", live: true,
 		doc: "How long calls that run may take to end when the server is told to stop.",
+	},
+	{
+		key: "refresh_reuse_window", field: func(c *Config) any { return &c.ReuseWindow }, preset: "1m",
+		doc: "How long a refresh token stays good after what it was exchanged for was used. Within it an app that lost an answer, or works in several processes, goes on; after it the token's return ends the connection, and the person is told.",
 	},
 	{
 		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "off"}, live: true,

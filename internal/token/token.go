@@ -9,6 +9,7 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -42,6 +43,7 @@ type Tokens struct {
 	Box    *seal.Box
 	Issuer string // the issuer identifier of RFC 8414, exactly
 	Log    *slog.Logger
+	Window time.Duration // in place of ReuseWindow, unless it is 0
 
 	keys    atomic.Pointer[keys]
 	revoked revocations
@@ -166,7 +168,7 @@ func (t *Tokens) Rotate(tx *store.Tx, refresh string, asked Asked) (Family, Pair
 	case tx.Now >= row.expires || tx.Now >= row.family.Ends:
 		return Family{}, Pair{}, badRefresh("it has expired")
 	}
-	if row.replayed(tx.Now) {
+	if t.replayed(row, tx.Now) {
 		return row.family, Pair{}, t.replay(tx, row)
 	}
 	scopes, oerr := narrow(row.family, asked)
@@ -208,8 +210,11 @@ func (t *Tokens) load(tx *store.Tx, id string) (*refreshRow, error) {
 	return &r, err
 }
 
-func (r *refreshRow) replayed(now int64) bool {
-	return r.childUsed != nil && now > *r.childUsed+ReuseWindow.Microseconds()
+// window is how long an old token stays good after the first use of a child, µs.
+func (t *Tokens) window() int64 { return cmp.Or(t.Window, ReuseWindow).Microseconds() }
+
+func (t *Tokens) replayed(r *refreshRow, now int64) bool {
+	return r.childUsed != nil && now > *r.childUsed+t.window()
 }
 
 func (t *Tokens) replay(tx *store.Tx, r *refreshRow) error {
@@ -233,7 +238,7 @@ func (t *Tokens) spend(tx *store.Tx, r *refreshRow) error {
 	}
 	spent, err := tx.One(`UPDATE refresh_token SET used_at = COALESCE(used_at, $1)
 		WHERE id = $2 AND workspace = $3 AND (child_used_at IS NULL OR child_used_at >= $4)`,
-		tx.Now, r.id, r.family.Workspace, tx.Now-ReuseWindow.Microseconds())
+		tx.Now, r.id, r.family.Workspace, tx.Now-t.window())
 	if err != nil {
 		return err
 	}

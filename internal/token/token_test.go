@@ -271,6 +271,25 @@ func TestReplayRevokesTheFamily(t *testing.T) {
 	})
 }
 
+// R413: the window can be made longer, for apps that keep old tokens in several
+// processes; it ends all the same.
+func TestWindowIsASetting(t *testing.T) {
+	each(t, func(t *testing.T, tok *Tokens) {
+		tok.Window = 30 * time.Minute
+		first := start(t, tok, family())
+		second, _ := rotate(t, tok, first.Refresh, Asked{}, 0)
+		if _, err := rotate(t, tok, second.Refresh, Asked{}, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := rotate(t, tok, first.Refresh, Asked{}, 29*time.Minute); err != nil {
+			t.Errorf("inside the window: %v", err)
+		}
+		if _, err := rotate(t, tok, first.Refresh, Asked{}, 31*time.Minute); !errors.Is(err, ErrReplay) {
+			t.Errorf("after it: %v", err)
+		}
+	})
+}
+
 // Attacks 26, 35, 36, 39, 40: refused, and nothing is rotated or revoked.
 func TestRefusedRefreshChangesNothing(t *testing.T) {
 	each(t, func(t *testing.T, tok *Tokens) {
