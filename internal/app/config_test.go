@@ -31,7 +31,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Listen: "localhost:3000", DataDir: "/data/gatehouse", Database: "sqlite:/data/gatehouse/gatehouse.db", MasterKeyFile: "/data/gatehouse/master.key",
 		Registration: "open", RedirectSchemes: []string{"cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"}, EndpointStyle: "oauth",
-		LogLevel: "info", Drain: 25 * time.Second,
+		LogLevel: "info", Drain: 25 * time.Second, ReuseWindow: time.Minute,
 	}
 	if err != nil || !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v, %v", c, err)
