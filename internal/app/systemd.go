@@ -8,8 +8,6 @@ import (
 	"os"
 	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // supervisor is systemd, if it started us as a unit of Type=notify
@@ -35,9 +33,8 @@ func (s supervisor) tell(log *slog.Logger, state string) {
 
 // reloading says that the configuration is being read again, as of now.
 func (s supervisor) reloading(log *slog.Logger) {
-	var now unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
-		s.tell(log, fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/1000))
+	if now := monotonic(); now > 0 {
+		s.tell(log, fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now))
 	}
 }
 
