@@ -38,8 +38,8 @@ func (s *Server) Sweep(tx *store.Tx) (n int64, err error) {
 	consents, err := s.consents.sweep(tx, `SELECT id FROM consent`, `DELETE FROM consent WHERE id > $1 AND id <= $2 AND granted_at < $3
 		AND NOT EXISTS (SELECT 1 FROM authorization_code c WHERE c.consent = consent.id)
 		AND NOT EXISTS (SELECT 1 FROM token_family f WHERE f.workspace = consent.workspace AND f.consent = consent.id)`, keepUnused)
-	if err != nil {
-		return n, err
+	if err != nil || consents > 0 { // registrations go when no consent holds them any more
+		return n + consents, err
 	}
 	clients, err := s.clients.sweep(tx, `SELECT id FROM client`, `DELETE FROM client WHERE id > $1 AND id <= $2 AND created_at < $3
 		AND NOT EXISTS (SELECT 1 FROM flow f WHERE f.client = client.id)
