@@ -30,7 +30,7 @@ func (h *house) sweeps() []sweep {
 
 type sweep struct {
 	room string
-	some func(*store.Tx) (int64, error)
+	some func(*store.Tx) (n int64, more bool, err error) // deletes a few
 }
 
 // sweepUp is the job: at once, and then again and again. A node that ends gives
@@ -77,19 +77,23 @@ func (h *house) sweepAll(ctx context.Context) {
 	}
 }
 
-// sweepRoom repeats the room's sweep while it finds something, and lets others
+// sweepRoom repeats the room's sweep while there may be more, and lets others
 // write in between.
 func sweepRoom(ctx context.Context, db *store.DB, s sweep) (total int64, err error) {
 	for range sweepAtMost {
 		var n int64
+		var more bool
 		err = db.Do(ctx, func(tx *store.Tx) (err error) {
-			n, err = s.some(tx)
+			n, more, err = s.some(tx)
 			return err
 		})
-		if err != nil || n == 0 {
+		if err != nil {
 			return total, err
 		}
 		total += n
+		if !more {
+			return total, nil
+		}
 		select {
 		case <-ctx.Done():
 			return total, nil

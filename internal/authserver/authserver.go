@@ -64,7 +64,7 @@ type Server struct {
 	RequireResource bool        // must a client say for which endpoint it asks? (C13)
 	Prefix          string      // which family of paths the metadata names (C01)
 
-	consents, clients walk // of Sweep
+	walk walk // of Sweep
 }
 
 // Pages are what people see. Each call answers the request.

@@ -19,8 +19,9 @@ const (
 )
 
 // Sweep deletes a few rows of what has expired, or is referred to by nothing any
-// more. One caller at a time: it goes through consents and clients bit by bit.
-func (s *Server) Sweep(tx *store.Tx) (n int64, err error) {
+// more; the step that comes to the end of its walks and finds nothing says that
+// there is no more. One caller at a time.
+func (s *Server) Sweep(tx *store.Tx) (n int64, more bool, err error) {
 	for _, d := range []struct {
 		statement string
 		before    time.Duration // ago
@@ -31,40 +32,52 @@ func (s *Server) Sweep(tx *store.Tx) (n int64, err error) {
 	} {
 		swept, err := tx.Swept(d.statement, tx.Now-d.before.Microseconds())
 		if err != nil {
-			return n, err
+			return n, false, err
 		}
 		n += swept
 	}
-	consents, err := s.consents.sweep(tx, `SELECT id FROM consent`, `DELETE FROM consent WHERE id > $1 AND id <= $2 AND granted_at < $3
-		AND NOT EXISTS (SELECT 1 FROM authorization_code c WHERE c.consent = consent.id)
-		AND NOT EXISTS (SELECT 1 FROM token_family f WHERE f.workspace = consent.workspace AND f.consent = consent.id)`, keepUnused)
-	if err != nil || consents > 0 { // registrations go when no consent holds them any more
-		return n + consents, err
-	}
-	clients, err := s.clients.sweep(tx, `SELECT id FROM client`, `DELETE FROM client WHERE id > $1 AND id <= $2 AND created_at < $3
-		AND NOT EXISTS (SELECT 1 FROM flow f WHERE f.client = client.id)
-		AND NOT EXISTS (SELECT 1 FROM consent c WHERE c.client = client.id)
-		AND NOT EXISTS (SELECT 1 FROM token_family f WHERE f.client = client.id)`, keepUngranted)
-	return n + consents + clients, err
+	walked, end, err := s.walk.step(tx)
+	return n + walked, n > 0 || !end, err
 }
 
-// A walk goes through a table in the order of its ids, a few rows at a time and
-// then from the beginning: what to keep cannot be told by an index, and looking
-// at all rows at once would take too long.
-type walk struct{ last string }
+// A walk goes through consents and then registrations in the order of their ids,
+// a few rows at a time and then from the beginning: what to keep cannot be told
+// by an index, and looking at all rows at once would take too long. Registrations
+// come last, when no consent holds them any more.
+type walk struct {
+	table int    // of walks
+	last  string // id looked at
+}
 
-// sweep deletes from the next rows those that remove says, of ids after $1 up to
-// $2, if they are older than age ($3). ids selects all.
-func (w *walk) sweep(tx *store.Tx, ids, remove string, age time.Duration) (int64, error) {
-	var last string
-	err := tx.QueryRow(`SELECT COALESCE(max(id), '') FROM (`+ids+` WHERE id > $1 ORDER BY id LIMIT 200) AS next`, w.last).Scan(&last)
+// walks are the tables, and what goes of the ids after $1 up to $2 if it is older
+// than age ($3).
+var walks = []struct {
+	ids, remove string
+	age         time.Duration
+}{
+	{`SELECT id FROM consent`, `DELETE FROM consent WHERE id > $1 AND id <= $2 AND granted_at < $3
+		AND NOT EXISTS (SELECT 1 FROM authorization_code c WHERE c.consent = consent.id)
+		AND NOT EXISTS (SELECT 1 FROM token_family f WHERE f.workspace = consent.workspace AND f.consent = consent.id)`, keepUnused},
+	{`SELECT id FROM client`, `DELETE FROM client WHERE id > $1 AND id <= $2 AND created_at < $3
+		AND NOT EXISTS (SELECT 1 FROM flow f WHERE f.client = client.id)
+		AND NOT EXISTS (SELECT 1 FROM consent c WHERE c.client = client.id)
+		AND NOT EXISTS (SELECT 1 FROM token_family f WHERE f.client = client.id)`, keepUngranted},
+}
+
+// step deletes what has to go of the next rows, and says whether those were the
+// last.
+func (w *walk) step(tx *store.Tx) (n int64, end bool, err error) {
+	at, next := walks[w.table], walk{table: w.table}
+	err = tx.QueryRow(`SELECT COALESCE(max(id), '') FROM (`+at.ids+` WHERE id > $1 ORDER BY id LIMIT 200) AS next`, w.last).Scan(&next.last)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	from := w.last
-	tx.AfterCommit(func() { w.last = last })
-	if last == "" {
-		return 0, nil
+	if next.last == "" {
+		next.table = (w.table + 1) % len(walks)
+		end = next.table == 0
+	} else {
+		n, err = tx.Swept(at.remove, w.last, next.last, tx.Now-at.age.Microseconds())
 	}
-	return tx.Swept(remove, from, last, tx.Now-age.Microseconds())
+	tx.AfterCommit(func() { *w = next })
+	return n, end, err
 }

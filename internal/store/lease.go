@@ -26,8 +26,9 @@ func (db *DB) Lease(ctx context.Context, name, holder string, life time.Duration
 }
 
 // SweepLeases forgets leases that ran out a day ago: nobody wants them any more.
-func SweepLeases(tx *Tx) (int64, error) {
-	return tx.Swept(`DELETE FROM lease WHERE expires_at < $1`, tx.Now-(24*time.Hour).Microseconds())
+func SweepLeases(tx *Tx) (n int64, more bool, err error) {
+	n, err = tx.Swept(`DELETE FROM lease WHERE expires_at < $1`, tx.Now-(24*time.Hour).Microseconds())
+	return n, false, err
 }
 
 // Swept runs a statement that deletes what has expired, and says how many rows

@@ -14,7 +14,7 @@ const KeepUnused = 90 * 24 * time.Hour
 // Sweep deletes a few rows of what has expired. A refresh token that has is
 // refused like one that never was, so its return need not be told; families go
 // after their tokens.
-func (t *Tokens) Sweep(tx *store.Tx) (n int64, err error) {
+func (t *Tokens) Sweep(tx *store.Tx) (n int64, more bool, err error) {
 	for _, s := range []struct {
 		statement string
 		before    int64
@@ -26,9 +26,9 @@ func (t *Tokens) Sweep(tx *store.Tx) (n int64, err error) {
 	} {
 		swept, err := tx.Swept(s.statement, s.before)
 		if err != nil {
-			return n, err
+			return n, false, err
 		}
 		n += swept
 	}
-	return n, nil
+	return n, n > 0, nil
 }
