@@ -95,6 +95,7 @@ var acrossWorkspaces = map[string]string{
 	"upstream.read":      "the id comes from ids, and the row says whose server it is",
 	"authn.Sweep":        "what has expired goes, whosever it was",
 	"authserver.Sweep":   "what has expired goes, whosever it was",
+	"authserver.walks":   "what nothing refers to any more goes, whosever it was",
 	"token.Sweep":        "what has expired goes, whosever it was",
 }
 
