@@ -148,9 +148,9 @@ func TestWhoMayCallWhat(t *testing.T) {
 			}
 		}
 		fmt.Fprintf(&b, "%s\n", who.name)
-		for _, answer := range []string{"allowed", "SIGN_IN_NEEDED", "RANK_TOO_LOW", "SCOPE_REQUIRED", "DIRECT_ONLY"} {
+		for _, answer := range []string{"allowed", "SIGN_IN_NEEDED", "RANK_TOO_LOW", "TOOL_NOT_ALLOWED", "SCOPE_REQUIRED", "DIRECT_ONLY"} {
 			if tools := answers[answer]; tools != nil {
-				fmt.Fprintf(&b, "  %-14s  %s\n", answer, strings.Join(tools, " "))
+				fmt.Fprintf(&b, "  %-16s  %s\n", answer, strings.Join(tools, " "))
 			}
 		}
 		b.WriteString("\n")
@@ -159,7 +159,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 }
 
 // refusals are the gate's own; with any other answer the call got through.
-var refusals = []string{"SIGN_IN_NEEDED", "TOOL_UNKNOWN", "RANK_TOO_LOW", "SCOPE_REQUIRED", "DIRECT_ONLY"}
+var refusals = []string{"SIGN_IN_NEEDED", "TOOL_UNKNOWN", "RANK_TOO_LOW", "TOOL_NOT_ALLOWED", "SCOPE_REQUIRED", "DIRECT_ONLY"}
 
 func (h *house) answer(p principal.Principal, d tool.Tool) string {
 	args := map[string]string{"add_server": `{"name":"NOT A NAME"}`, "remove_server": `{"name":"none"}`, "echo": `{"message":"hi"}`}[d.Name]
@@ -194,6 +194,12 @@ func principals() []who {
 				all = append(all, who{fmt.Sprintf("%s · %s · %s", rank, how, strings.Join(append(p.Scopes, "no scope")[:max(1, len(p.Scopes))], " ")), p})
 			}
 		}
+	}
+	for _, scopes := range []string{"fixture:read", "mcp:admin"} {
+		all = append(all, who{"service account with fixture_read, fixture_destroy and remove_app on its list · " + scopes, principal.Principal{
+			Kind: principal.ServiceAccount, Workspace: identity.Workspace, User: "svc_01", Client: "svc_01", Rank: principal.Admin,
+			Scopes: strings.Fields(scopes), Tools: []string{"fixture_read", "fixture_destroy", "remove_app"},
+		}})
 	}
 	return all
 }

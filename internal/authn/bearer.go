@@ -101,19 +101,15 @@ func refuse(cause error) error {
 	return TokenInvalid.New("the access token is not accepted").Because(cause)
 }
 
-// verify checks the token itself and that its subject is still a member.
+// verify checks the token itself and that its subject is still active.
 func (a *Authn) verify(ctx context.Context, raw string) (verified, error) {
 	c, err := a.Tokens.Verify(raw)
 	if err != nil {
 		return verified{}, refuse(err)
 	}
 	v := verified{claims: c}
-	err = a.DB.View(ctx, func(tx *store.Tx) error {
-		m, found, err := a.People.Member(tx, c.Workspace, c.Subject)
-		if err == nil && !found {
-			return refuse(token.ErrToken("the subject is no member"))
-		}
-		v.principal = m.Principal()
+	err = a.DB.View(ctx, func(tx *store.Tx) (err error) {
+		v.principal, err = a.subject(tx, c.Workspace, c.Subject)
 		return err
 	})
 	v.principal.Client = c.Client
@@ -123,6 +119,22 @@ func (a *Authn) verify(ctx context.Context, raw string) (verified, error) {
 	v.principal.Expires = time.Unix(c.Expires, 0)
 	v.principal.Scopes = strings.Fields(c.Scope)
 	return v, err
+}
+
+// subject is who a token is about, as that stands now.
+func (a *Authn) subject(tx *store.Tx, workspace, id string) (principal.Principal, error) {
+	if principal.KindOf(id) == principal.ServiceAccount {
+		s, found, err := a.People.ServiceAccount(tx, workspace, id)
+		if err == nil && !found {
+			err = refuse(token.ErrToken("the service account is not active"))
+		}
+		return s.Principal(), err
+	}
+	m, found, err := a.People.Member(tx, workspace, id)
+	if err == nil && !found {
+		err = refuse(token.ErrToken("the subject is no member"))
+	}
+	return m.Principal(), err
 }
 
 // verified is a token that was found good.

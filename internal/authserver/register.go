@@ -92,10 +92,10 @@ func (s *Server) granted(asked oauth.Registration) (granted oauth.Registration, 
 	granted.RegistrationURI, granted.RegistrationToken = "", ""
 	granted.ClientName = cleanName(asked.ClientName)
 	granted.GrantTypes = slices.DeleteFunc(slices.Clone(asked.GrantTypes), func(g string) bool {
-		return !slices.Contains(grantNames(), g)
+		return !slices.Contains(openGrants(), g)
 	})
 	if len(asked.GrantTypes) == 0 {
-		granted.GrantTypes = grantNames()
+		granted.GrantTypes = openGrants()
 	}
 	if !slices.Contains(granted.GrantTypes, grantCode) {
 		return granted, oauth.Errorf(oauth.InvalidClientMetadata, "grant_types must contain authorization_code")

@@ -12,6 +12,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
 // A consent is what a person allowed a client at one address and for one
@@ -155,15 +156,36 @@ func (s *Server) withdraw(tx *store.Tx, workspace, user, id, reason string) (boo
 }
 
 // standing is what every grant checks last, whatever was presented: that the
-// person is an active member and still allows what the family holds, and that its
-// resource is there (attacks 29, 37). That the client is there was checked first.
-func (s *Server) standing(tx *store.Tx, f token.Family) error {
+// subject is active, that who decides about it still allows what the family holds,
+// and that its resource is there (attacks 29, 37). That the client is there was
+// checked first.
+func (s *Server) standing(tx *store.Tx, made issue) error {
+	judge := s.memberStands
+	if principal.KindOf(made.family.User) == principal.ServiceAccount {
+		judge = s.serviceStands
+	}
+	if err := judge(tx, made); err != nil {
+		return err
+	}
+	if _, found := s.Registry.AudienceAt(s.Public, made.family.Resource); !found {
+		return oauth.Errorf(oauth.InvalidTarget, "%s is not here any more", made.family.Resource)
+	}
+	return nil
+}
+
+// memberStands asks for an active member, and for a consent of that person which
+// covers the family; without one only where the issue is vouched for.
+func (s *Server) memberStands(tx *store.Tx, made issue) error {
+	f := made.family
 	_, found, err := s.People.Member(tx, f.Workspace, f.User)
 	if err != nil {
 		return err
 	}
 	if !found {
 		return badGrant("the person is no active member")
+	}
+	if made.vouched && f.Consent == "" {
+		return nil
 	}
 	var scopes string
 	err = tx.QueryRow(`SELECT scopes FROM consent WHERE id = $1 AND workspace = $2 AND ended_at IS NULL AND (ends_at IS NULL OR ends_at > $3)`,
@@ -176,10 +198,36 @@ func (s *Server) standing(tx *store.Tx, f token.Family) error {
 	case !principal.CoverAll(strings.Fields(scopes), f.Scopes):
 		return badGrant("the consent covers less")
 	}
-	if _, found = s.Registry.AudienceAt(s.Public, f.Resource); !found {
-		return oauth.Errorf(oauth.InvalidTarget, "%s is not here any more", f.Resource)
+	return nil
+}
+
+// serviceStands asks for an active service account, and that the family holds no
+// more than its tools need (R622).
+func (s *Server) serviceStands(tx *store.Tx, made issue) error {
+	f := made.family
+	a, found, err := s.People.ServiceAccount(tx, f.Workspace, f.User)
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return badGrant("the service account is not active")
+	case !principal.CoverAll(s.needed(a, f.Resource), f.Scopes):
+		return badGrant("the service account may do less")
 	}
 	return nil
+}
+
+// needed are the scopes that the tools of a service account ask for at an endpoint.
+func (s *Server) needed(a identity.ServiceAccount, resource string) []string {
+	at, _ := s.Registry.AudienceAt(s.Public, resource)
+	var scopes []string
+	for _, name := range a.Tools {
+		if t, there := s.Registry.Lookup(name); there && at.Offers(t) && t.Scope != "" && t.Scope != tool.AnyScope {
+			scopes = append(scopes, t.Scope)
+		}
+	}
+	slices.Sort(scopes)
+	return slices.Compact(scopes)
 }
 
 // badGrant is the one answer to what was good once; why it is not any more goes to

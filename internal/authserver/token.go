@@ -16,6 +16,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/mail"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
@@ -29,24 +30,31 @@ const (
 )
 
 // A grant turns what a client presents into tokens. What all grants share, the
-// client before and the member and the record after, is done around redeem, so
+// client before and the subject and the record after, is done around redeem, so
 // that no grant can forget it.
 type grant struct {
 	name   string
+	open   bool // a client that registers itself may have it (attack 50)
 	redeem func(*Server, *store.Tx, Client, url.Values) (issue, error)
 }
 
 func grants() []grant {
 	return []grant{
-		{grantCode, (*Server).redeemCode},
-		{grantRefresh, (*Server).redeemRefresh},
+		{grantCode, true, (*Server).redeemCode},
+		{grantRefresh, true, (*Server).redeemRefresh},
 	}
 }
 
-func grantNames() []string {
-	var names []string
+func grantNames() []string { return namesOf(func(grant) bool { return true }) }
+
+// openGrants are those that a client gets by registering itself.
+func openGrants() []string { return namesOf(func(g grant) bool { return g.open }) }
+
+func namesOf(wanted func(grant) bool) (names []string) {
 	for _, g := range grants() {
-		names = append(names, g.name)
+		if wanted(g) {
+			names = append(names, g.name)
+		}
 	}
 	return names
 }
@@ -57,6 +65,8 @@ type issue struct {
 	pair   token.Pair
 	ref    string // of the flow in which the person consented; empty if not known
 	ended  bool   // none: the family ended, because what was presented was used twice
+
+	vouched bool // no person was asked: the issuer of an assertion, which the operator trusts, answers for the member
 }
 
 // token is the token endpoint (RFC 6749 §3.2, R401–R420).
@@ -106,7 +116,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 func tell(record *request.Record, c Client, made issue) {
 	record.Client, record.Token, record.Ref = c.ID, made.pair.Token, cmp.Or(made.ref, record.Ref)
 	if made.family.User != "" {
-		record.Principal = "member:" + made.family.User
+		record.Principal = principal.NameOf(made.family.User)
 	}
 }
 
@@ -150,7 +160,7 @@ func (s *Server) redeem(tx *store.Tx, c Client, form url.Values) (issue, error) 
 		return made, err
 	}
 	// An error from here on rolls back what redeem spent and made.
-	return made, s.standing(tx, made.family)
+	return made, s.standing(tx, made)
 }
 
 // recorded appends the event of an issued token, or of a replay that revoked a
@@ -164,7 +174,7 @@ func (s *Server) recorded(tx *store.Tx, c Client, form url.Values, made issue, r
 		ref = made.ref
 	}
 	event := audit.Event{
-		Workspace: made.family.Workspace, Actor: "member:" + made.family.User, Client: c.ID, Token: made.pair.Token,
+		Workspace: made.family.Workspace, Actor: principal.NameOf(made.family.User), Client: c.ID, Token: made.pair.Token,
 		Action: "token.issue", Target: made.family.ID, Outcome: audit.Allowed, Door: "oauth", Ref: ref,
 		Detail: map[string]string{
 			"grant": form.Get("grant_type"), "scopes": strings.Join(made.pair.Scopes, " "), "audience": made.family.Resource,
@@ -388,7 +398,7 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, ref string) erro
 
 func (s *Server) revoked(tx *store.Tx, f token.Family, target, ref string, revoke func() error) error {
 	s.Audit.Append(tx, audit.Event{
-		Workspace: f.Workspace, Actor: "member:" + f.User, Client: f.Client, Action: "token.revoke", Target: target,
+		Workspace: f.Workspace, Actor: principal.NameOf(f.User), Client: f.Client, Action: "token.revoke", Target: target,
 		Outcome: audit.Allowed, Door: "oauth", Ref: ref,
 	})
 	return revoke()

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +25,7 @@ import (
 )
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{SignInNeeded, ToolUnknown, ResourceUnknown, ScopeRequired, RankTooLow, DirectOnly, callerGone, toolBroke}
+var Codes = []problem.Code{SignInNeeded, ToolUnknown, ResourceUnknown, ScopeRequired, RankTooLow, ToolNotAllowed, DirectOnly, callerGone, toolBroke}
 
 // Codes of refused calls.
 var (
@@ -52,6 +53,11 @@ var (
 		Name: "RANK_TOO_LOW", Kind: problem.Forbidden,
 		Why: "your role in this workspace does not include this tool",
 		Fix: "ask an owner of the workspace",
+	}
+	ToolNotAllowed = problem.Code{
+		Name: "TOOL_NOT_ALLOWED", Kind: problem.Forbidden,
+		Why: "a service account can use the tools on its list and nothing else",
+		Fix: "ask an admin to put the tool on the list of the account",
 	}
 	DirectOnly = problem.Code{
 		Name: "DIRECT_ONLY", Kind: problem.Forbidden,
@@ -197,6 +203,8 @@ func (g *Gate) ever(ctx context.Context, c Call, t tool.Tool) error {
 			return unknown(c)
 		}
 		return RankTooLow.New("%.128s is not for the role %s", c.Name, p.Rank)
+	case !listed(c, t):
+		return ToolNotAllowed.New("%.128s is not on the list of this service account", c.Name)
 	case !t.ScopeMet(p):
 		err := ScopeRequired.New("%.128s needs the scope %s", c.Name, t.Scope)
 		err.Scope = t.Scope
@@ -205,6 +213,15 @@ func (g *Gate) ever(ctx context.Context, c Call, t tool.Tool) error {
 		return DirectOnly.New("%s cannot be called by an app", c.Name)
 	}
 	return g.check(ctx, c, t)
+}
+
+// listed reports whether the list of a service account, of which others have none,
+// does not stand in the way (R622). On it are tools: a server's resources and
+// prompts are not.
+func listed(c Call, t tool.Tool) bool {
+	p := c.Principal
+	return p.Kind != principal.ServiceAccount ||
+		c.Kind == tool.KindTool && (t.Caller == principal.Anyone || slices.Contains(p.Tools, t.FullName()))
 }
 
 func (g *Gate) check(ctx context.Context, c Call, t tool.Tool) error {

@@ -16,13 +16,37 @@ type Kind int
 
 // The kinds of callers; the zero value is a stranger.
 const (
-	Anonymous Kind = iota
-	Member         // a person, directly or through an app
+	Anonymous      Kind = iota
+	Member              // a person, directly or through an app
+	ServiceAccount      // a program that acts for nobody (R620)
 )
 
-var kindNames = [...]string{"anonymous", "member"}
+var kindNames = [...]string{"anonymous", "member", "service"}
 
 func (k Kind) String() string { return kindNames[k] }
+
+// ServicePrefix begins the id of a service account, and no other.
+const ServicePrefix = "svc_"
+
+// KindOf is the kind of the subject with this id. It is evident from the id, so
+// that no subject is ever looked for among those of another kind.
+func KindOf(subject string) Kind {
+	switch {
+	case subject == "":
+		return Anonymous
+	case strings.HasPrefix(subject, ServicePrefix):
+		return ServiceAccount
+	}
+	return Member
+}
+
+// NameOf is how logs and audit events call the subject with this id: kind and id.
+func NameOf(subject string) string {
+	if subject == "" {
+		return Anonymous.String()
+	}
+	return KindOf(subject).String() + ":" + subject
+}
 
 // A Rank is what a caller may at most do. A tool declares the lowest rank that
 // may use it. Unset may do what Anyone may.
@@ -56,7 +80,7 @@ func ParseRank(s string) Rank {
 type Principal struct {
 	Kind      Kind
 	Workspace string
-	User      string
+	User      string // the subject: a member, or a service account
 	Client    string // the OAuth client it came through; empty for a person acting directly
 	Token     string // id of the token it came with
 	Family    string // id of the token family, the authorization, that token belongs to
@@ -65,6 +89,7 @@ type Principal struct {
 	Expires   time.Time
 	Rank      Rank
 	Scopes    []string // what the credential carries; none means none
+	Tools     []string // full names of all that a service account may call; not used for others
 }
 
 // Direct reports whether a person acts without an app in between.
@@ -73,7 +98,7 @@ func (p Principal) Direct() bool { return p.Kind == Member && p.Client == "" }
 // Name is how logs and audit events call the principal: kind and id.
 func (p Principal) Name() string {
 	if p.Kind == Anonymous {
-		return "anonymous"
+		return p.Kind.String()
 	}
 	return p.Kind.String() + ":" + p.User
 }

@@ -47,3 +47,17 @@ func TestZeroPrincipalIsNobody(t *testing.T) {
 		t.Errorf("the zero principal may do something: %+v", p)
 	}
 }
+
+// R620: who is meant is evident from the id, and never found out by trying.
+func TestKindOfASubject(t *testing.T) {
+	for id, want := range map[string]string{
+		"svc_01K": "service:svc_01K", "usr_svc_01K": "member:usr_svc_01K", "local": "member:local", "svc": "member:svc", "": "anonymous",
+	} {
+		if got := NameOf(id); got != want {
+			t.Errorf("NameOf(%q) = %q, want %q", id, got, want)
+		}
+	}
+	if p := (Principal{Kind: ServiceAccount, User: "svc_01K"}); p.Direct() || p.Name() != NameOf(p.User) {
+		t.Errorf("a service account is a person acting directly, or called %q", p.Name())
+	}
+}

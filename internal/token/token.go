@@ -62,13 +62,14 @@ func (t *Tokens) Open(ctx context.Context) error {
 	return t.poll(ctx)
 }
 
-// Family is one authorization: what a person allowed a client to do.
+// Family is one authorization: what a person allowed a client to do, or what a
+// program may do for itself.
 type Family struct {
 	ID        string
 	Workspace string
-	User      string
+	User      string // the subject: a member or a service account (principal.KindOf)
 	Client    string
-	Consent   string
+	Consent   string // of the person; empty where none is needed
 	Scopes    []string
 	Resource  string // the audience of its tokens
 	Ends      int64  // when it ends at the latest, µs; 0 after FamilyLife
@@ -101,23 +102,41 @@ func (t *Tokens) Start(tx *store.Tx, f Family) (Pair, error) {
 	return t.pair(tx, f, f.Scopes, "")
 }
 
-// pair signs an access token and stores a refresh token. No token outlives its
-// family, and where an access token lasts as long there is nothing to refresh.
-func (t *Tokens) pair(tx *store.Tx, f Family, scopes []string, parent string) (Pair, error) {
-	left := time.Duration(f.Ends-tx.Now) * time.Microsecond
-	life := min(AccessLife, left.Truncate(time.Second))
+// Access signs an access token of a family that has no refresh tokens, and stores
+// nothing: until the token expires it can be ended by its own id, its family's or
+// its client's. life is cut to AccessLife and to the end of the family.
+func (t *Tokens) Access(tx *store.Tx, f Family, scopes []string, life time.Duration) (Pair, error) {
+	life = min(life, AccessLife)
+	if f.Ends != 0 {
+		life = min(life, time.Duration(f.Ends-tx.Now)*time.Microsecond)
+	}
+	return t.sign(tx, f, scopes, life)
+}
+
+// sign makes the access token alone. Its times are whole seconds.
+func (t *Tokens) sign(tx *store.Tx, f Family, scopes []string, life time.Duration) (Pair, error) {
+	life = life.Truncate(time.Second)
 	access, id, err := t.mint(time.UnixMicro(tx.Now), life, f, scopes)
 	if err != nil {
 		return Pair{}, oauth.Errorf(oauth.TemporarilyUnavailable, "the token could not be signed")
 	}
-	if left <= AccessLife {
-		return Pair{Access: access, Token: id, Scopes: scopes, Expires: life}, nil
+	return Pair{Access: access, Token: id, Scopes: scopes, Expires: life}, nil
+}
+
+// pair signs an access token and stores a refresh token. No token outlives its
+// family, and where an access token lasts as long there is nothing to refresh.
+func (t *Tokens) pair(tx *store.Tx, f Family, scopes []string, parent string) (Pair, error) {
+	left := time.Duration(f.Ends-tx.Now) * time.Microsecond
+	pair, err := t.sign(tx, f, scopes, min(AccessLife, left))
+	if err != nil || left <= AccessLife {
+		return pair, err
 	}
 	refresh := NewSplit("rt_")
+	pair.Refresh = refresh.Token
 	_, err = tx.Exec(`INSERT INTO refresh_token (id, workspace, family, parent, hash, created_at, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		refresh.ID, f.Workspace, f.ID, parent, refresh.Hash, tx.Now, tx.Now+RefreshIdle.Microseconds())
-	return Pair{Access: access, Token: id, Refresh: refresh.Token, Scopes: scopes, Expires: life}, err
+	return pair, err
 }
 
 // NewFamilyID makes the id of a family before the family exists.
