@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
@@ -65,7 +66,9 @@ type flow struct {
 	Scopes    []string
 	Audience  tool.Audience
 	From      string
-	Prompt    string // login, consent: what the person does in any case
+	Prompt    string // consent: the person is asked, whatever is remembered
+	Since     int64  // a sign-in from before does not answer it, µs
+	Hint      string // address for the sign-in page; may be empty
 	Created   int64
 	Expires   int64
 	Decided   *int64
@@ -173,20 +176,23 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth
 	if err != nil {
 		return err
 	}
-	prompts := strings.Fields(req.Prompt)
-	if slices.Contains(prompts, promptNone) {
+	f.Hint = mailAddress(req.LoginHint)
+	if demands(req, promptConsent) {
+		f.Prompt = promptConsent
+	}
+	if demands(req, promptNone) {
+		f.Since = since(req, time.Now().UnixMicro())
 		return s.unasked(w, r, b, f)
 	}
-	f.Prompt = strings.Join(slices.DeleteFunc(prompts, func(p string) bool { return p != promptLogin && p != promptConsent }), " ")
 	handle := token.NewSplit("flow_")
 	f.ID = handle.ID
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
+		f.Created, f.Since = tx.Now, since(req, tx.Now)
 		_, err := tx.Exec(`INSERT INTO flow
-			(id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from, prompt, created_at, expires_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+			(id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from, prompt, since, login_hint, created_at, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
 			f.ID, f.Ref, handle.Hash, f.Client.ID, f.Redirect, f.State, f.Challenge, strings.Join(f.Scopes, " "), f.Audience.URL,
-			f.From, f.Prompt, tx.Now, tx.Now+FlowLife.Microseconds())
-		f.Created = tx.Now
+			f.From, f.Prompt, f.Since, f.Hint, tx.Now, tx.Now+FlowLife.Microseconds())
 		return err
 	})
 	if err != nil {
@@ -207,13 +213,34 @@ const (
 	promptConsent = "consent"
 )
 
-func (f flow) demands(prompt string) bool { return slices.Contains(strings.Fields(f.Prompt), prompt) }
-
-// signedIn reports whether the browser's session is good for the flow: where the
-// client demands a sign-in, one from before it asked is not.
-func (f flow) signedIn(b authn.Browser) bool {
-	return b.SignedIn() && (!f.demands(promptLogin) || b.Began >= f.Created)
+func demands(req oauth.AuthorizeRequest, prompt string) bool {
+	return slices.Contains(strings.Fields(req.Prompt), prompt)
 }
+
+// since is from when on a sign-in answers the client: one from before it asked does
+// not where it demands a new one, which max_age=0 does as well, and one from before
+// max_age neither (attack 113).
+func since(req oauth.AuthorizeRequest, now int64) int64 {
+	switch {
+	case demands(req, promptLogin):
+		return now
+	case req.MaxAge != nil:
+		return now - int64(*req.MaxAge)*1_000_000
+	}
+	return 0
+}
+
+// mailAddress is the hint if it can be one. What else a client sends is no fault: a
+// hint is a help, and nobody looks whether the address is known.
+func mailAddress(hint string) string {
+	if len(hint) > 254 || !strings.Contains(hint, "@") {
+		return ""
+	}
+	return hint
+}
+
+// signedIn reports whether the browser's session is good for the flow.
+func (f flow) signedIn(b authn.Browser) bool { return b.SignedIn() && b.Began >= f.Since }
 
 // step is one thing that may have to happen before the client is answered.
 type step struct {
@@ -269,10 +296,10 @@ func (s *Server) own(w http.ResponseWriter, r *http.Request, id string) (b authn
 func (s *Server) load(tx *store.Tx, id string) (f flow, found bool, err error) {
 	var client, scopes, resource string
 	err = tx.QueryRow(`SELECT id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from,
-			prompt, created_at, expires_at, decided_at, allowed, answer
+			prompt, since, login_hint, created_at, expires_at, decided_at, allowed, answer
 		FROM flow WHERE id = $1 AND expires_at > $2`, id, tx.Now).
 		Scan(&f.ID, &f.Ref, &f.browser, &client, &f.Redirect, &f.State, &f.Challenge, &scopes, &resource, &f.From,
-			&f.Prompt, &f.Created, &f.Expires, &f.Decided, &f.Allowed, &f.answer)
+			&f.Prompt, &f.Since, &f.Hint, &f.Created, &f.Expires, &f.Decided, &f.Allowed, &f.answer)
 	if errors.Is(err, sql.ErrNoRows) {
 		return f, false, nil
 	}
@@ -298,7 +325,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request, b authn.Browser,
 // could be any program, so there a person says each time that it was started
 // (R316).
 func (f flow) mayRecall() bool {
-	return oauth.RedirectKind(f.Redirect) == oauth.RedirectWeb && !f.demands(promptConsent)
+	return oauth.RedirectKind(f.Redirect) == oauth.RedirectWeb && f.Prompt != promptConsent
 }
 
 // recall answers with what the person allowed before, where that is enough;
@@ -336,7 +363,7 @@ func (s *Server) recalled(ctx context.Context, b authn.Browser, f flow) (locatio
 // be asked, and otherwise with what is needed (OpenID Connect Core 3.1.2.6).
 func (s *Server) unasked(w http.ResponseWriter, r *http.Request, b authn.Browser, f flow) error {
 	switch {
-	case !b.SignedIn():
+	case !f.signedIn(b):
 		return s.refuse(w, r, f, oauth.Errorf(oauth.LoginRequired, "a person has to sign in"))
 	case !f.mayRecall():
 		return s.refuse(w, r, f, oauth.Errorf(oauth.InteractionRequired, "a person has to say each time that the app on this computer was started"))
@@ -374,11 +401,18 @@ func (s *Server) location(f flow, answer url.Values) string {
 	return f.Redirect + separator + answer.Encode()
 }
 
+// A Wait is what the sign-in page knows of an app that waits for it.
+type Wait struct {
+	Client   Client
+	Redirect string
+	Hint     string // address that the app expects to sign in; may be empty
+}
+
 // Waiting says which app waits for this browser's sign-in, if one does.
-func (s *Server) Waiting(r *http.Request, id string) (c Client, redirect string, ok bool) {
+func (s *Server) Waiting(r *http.Request, id string) (Wait, bool) {
 	if id == "" {
-		return Client{}, "", false
+		return Wait{}, false
 	}
 	_, f, err := s.own(nil, r, id)
-	return f.Client, f.Redirect, err == nil
+	return Wait{f.Client, f.Redirect, f.Hint}, err == nil
 }

@@ -90,6 +90,8 @@ func TestOtherFaultsGoToTheClient(t *testing.T) {
 		"attack 15: a quote in scope":             {with("scope", `mcp:"read"`), oauth.InvalidScope},
 		"attack 15: a backslash in scope":         {with("scope", `mcp\read`), oauth.InvalidScope},
 		"attack 15: NUL in a parameter":           {with("login_hint", "a\x00b"), oauth.InvalidRequest},
+		"attack 70: response_mode":                {with("response_mode", "form_post"), oauth.InvalidRequest},
+		"attack 113: max_age":                     {with("max_age", "soon"), oauth.InvalidRequest},
 		"R315: no scope that exists":              {with("scope", "photos:read"), oauth.InvalidScope},
 		"attack 74: an unknown resource":          {with("resource", "https://evil.example/mcp"), oauth.InvalidTarget},
 		"attack 74: a server that is not here":    {with("resource", h.URL+"/s/nobody/mcp"), oauth.InvalidTarget},

@@ -162,13 +162,37 @@ func TestWhatIsNotRememberedIsAsked(t *testing.T) {
 	})
 }
 
-// R318: prompt=login signs in again, whoever is signed in; then what is remembered
-// counts again.
-func TestPromptLoginSignsInAgain(t *testing.T) {
+// R318, attack 113: prompt=login and max_age sign in again, whoever is signed in, if
+// the sign-in is too old; then what is remembered counts again.
+func TestAnOlderSignInDoesNotAnswer(t *testing.T) {
 	h := start(t)
 	b, client := h.person(), h.hosted("Claude")
 	h.allowed(b, client, "always", with("redirect_uri", web))
-	page := b.Open("/oauth/authorize?" + authorization(h, client, with("redirect_uri", web, "prompt", "login")).Encode())
+	old := func() { h.SQL(`UPDATE browser_session SET created_at = created_at - 600000000`) } // ten minutes ago
+	for name, change := range map[string]url.Values{
+		"prompt=login": with("redirect_uri", web, "prompt", "login"), "max_age=0": with("redirect_uri", web, "max_age", "0"),
+		"max_age": with("redirect_uri", web, "max_age", "599"), "both": with("redirect_uri", web, "max_age", "3600", "prompt", "login"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			old()
+			h.signsInAgain(t, b, client, change)
+		})
+	}
+	old()
+	// The twins.
+	h.silent(b, client, with("redirect_uri", web, "max_age", "3600"))
+	h.silent(b, client, with("redirect_uri", web, "max_age", "3600", "prompt", "none"))
+	h.unchanged(t, func() {
+		a := b.Open("/oauth/authorize?" + authorization(h, client, with("redirect_uri", web, "max_age", "599", "prompt", "none")).Encode())
+		redirected(t, h, a, web, "st&te/1", oauth.LoginRequired)
+	})
+}
+
+// signsInAgain opens an authorization and fails unless it asks for a sign-in,
+// whatever is tried, and goes on after it.
+func (h house) signsInAgain(t *testing.T, b *apptest.Browser, client string, change url.Values) {
+	t.Helper()
+	page := b.Open("/oauth/authorize?" + authorization(h, client, change).Encode())
 	form := apptest.Fields(page.Text)
 	if page.Request.URL.Path != "/login" || !form.Has("flow") {
 		t.Fatalf("at %s", page.Request.URL)
@@ -178,6 +202,10 @@ func TestPromptLoginSignsInAgain(t *testing.T) {
 			t.Fatalf("at %s", a.Request.URL)
 		}
 	}
+	consent := url.Values{"request": {form.Get("flow")}, "csrf": {form.Get("csrf")}, "decision": {"allow"}, "keep": {"month"}}
+	if a := b.Submit("/consent", consent); a.Request.URL.Path != "/login" {
+		t.Fatalf("an answer without the question counts: at %s %s", a.Request.URL, a.Text)
+	}
 	form.Set("email", apptest.Owner)
 	b.Submit("/login", form)
 	// From the form of the sign-in a browser would not follow a redirect to the
@@ -185,6 +213,31 @@ func TestPromptLoginSignsInAgain(t *testing.T) {
 	a := b.UseLink()
 	if target := apptest.Target(a.Text); !strings.HasPrefix(a.Request.URL.Path, "/return/") || target == nil || !target.Query().Has("code") {
 		t.Errorf("%d at %s %s", a.StatusCode, a.Request.URL, a.Text)
+	}
+}
+
+// A client may say whom it expects: the page has the address in its field, known or
+// not, and does nothing else with it.
+func TestLoginHintFillsTheSignInPage(t *testing.T) {
+	h := start(t)
+	h.Browser().SetUp()
+	client := h.Register()
+	texts := map[string]bool{}
+	for hint, shown := range map[string]string{
+		apptest.Owner: apptest.Owner, "nobody@acme.example": "nobody@acme.example", `"><script>alert(1)</script>@x`: `"><script>alert(1)</script>@x`,
+		"usr_4711": "", strings.Repeat("a", 250) + "@acme.example": "",
+	} {
+		page := h.Browser().Open("/oauth/authorize?" + authorization(h, client, with("login_hint", hint)).Encode())
+		if got := apptest.Fields(page.Text).Get("email"); got != shown || strings.Contains(page.Text, "<script>alert") {
+			t.Errorf("%s: the field has %q\n%s", hint, got, page.Text)
+		}
+		if strings.HasSuffix(hint, "@acme.example") && shown != "" {
+			fields := apptest.Fields(page.Text)
+			texts[strings.NewReplacer(hint, "", fields.Get("flow"), "", fields.Get("csrf"), "").Replace(page.Unreferenced())] = true
+		}
+	}
+	if len(texts) != 1 {
+		t.Errorf("the page tells whether the address is known: %v", texts)
 	}
 }
 
@@ -213,7 +266,9 @@ func TestWiderScopesAskOnlyForWhatIsNew(t *testing.T) {
 			t.Error("something was taken back")
 		}
 		h.refresh(client, before.RefreshToken)
-		h.silent(b, client, with("redirect_uri", web, "scope", "servers:read"))
+		if all := h.silent(b, client, with("redirect_uri", web, "scope", "servers:read audit:read")); all.Scope != "servers:read audit:read" {
+			t.Errorf("the token is for %q", all.Scope)
+		}
 		h.asked(b, authorization(h, client, with("redirect_uri", web, "scope", "apps:read")))
 	})
 }

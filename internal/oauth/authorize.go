@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -21,6 +22,8 @@ type AuthorizeRequest struct {
 	Scopes       []string
 	Resources    []string // RFC 8707; may be empty (C13)
 	Prompt       string
+	MaxAge       *uint64 // seconds since the person signed in; nil is any (OpenID Connect Core 3.1.2.1)
+	LoginHint    string  // whom the client expects, for the sign-in page and for nothing else
 
 	// Unanswerable: nothing here says where a redirect could safely go, so the
 	// fault may be shown on a page only (R305).
@@ -41,6 +44,7 @@ func ParseAuthorize(query url.Values) (AuthorizeRequest, *Error) {
 		State:        query.Get("state"),
 		Challenge:    query.Get("code_challenge"),
 		Prompt:       query.Get("prompt"),
+		LoginHint:    query.Get("login_hint"),
 	}
 	if req.ResponseType == "" { // C08
 		req.ResponseType = "code"
@@ -56,7 +60,7 @@ func ParseAuthorize(query url.Values) (AuthorizeRequest, *Error) {
 // authorizeChecks in order. Those that decide whether anybody can be answered
 // come first, so no later fault hides them.
 var authorizeChecks = []func(url.Values, *AuthorizeRequest) *Error{
-	checkAddressee, checkState, checkOnce, checkText, checkByReference, checkResponseType, checkChallenge, checkScopes, checkResources,
+	checkAddressee, checkState, checkOnce, checkText, checkByReference, checkResponseType, checkResponseMode, checkChallenge, checkScopes, checkResources, checkMaxAge,
 }
 
 func checkAddressee(query url.Values, req *AuthorizeRequest) *Error {
@@ -123,6 +127,15 @@ func checkResponseType(_ url.Values, req *AuthorizeRequest) *Error {
 	return nil
 }
 
+// checkResponseMode refuses the modes that are not offered: a client that waits for
+// a form would not find the answer in the query.
+func checkResponseMode(query url.Values, _ *AuthorizeRequest) *Error {
+	if mode := query.Get("response_mode"); mode != "" && mode != "query" {
+		return Errorf(InvalidRequest, "response_mode must be query")
+	}
+	return nil
+}
+
 // checkChallenge demands PKCE with S256 of every client (R303).
 func checkChallenge(query url.Values, req *AuthorizeRequest) *Error {
 	switch {
@@ -151,6 +164,19 @@ func checkResources(query url.Values, req *AuthorizeRequest) *Error {
 		}
 		req.Resources = append(req.Resources, r)
 	}
+	return nil
+}
+
+func checkMaxAge(query url.Values, req *AuthorizeRequest) *Error {
+	given := query.Get("max_age")
+	if given == "" {
+		return nil
+	}
+	seconds, err := strconv.ParseUint(given, 10, 31)
+	if err != nil {
+		return Errorf(InvalidRequest, "max_age must be a number of seconds")
+	}
+	req.MaxAge = &seconds
 	return nil
 }
 

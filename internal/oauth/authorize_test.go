@@ -19,13 +19,18 @@ func goodQuery() url.Values {
 
 // R301, R312: everything a client asks for is read, the state as it is.
 func TestAuthorizeRequestIsRead(t *testing.T) {
-	got, err := ParseAuthorize(goodQuery())
+	q := goodQuery()
+	q.Set("max_age", "3600")
+	q.Set("login_hint", "dana@acme.example")
+	hour := uint64(3600)
+	got, err := ParseAuthorize(q)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := AuthorizeRequest{
 		ClientID: "c1", RedirectURI: "http://127.0.0.1/cb", ResponseType: "code", State: "a b&c=d", Challenge: goodChallenge,
 		Scopes: []string{"mcp:read", "billing:write"}, Resources: []string{"https://gw.example/mcp", "https://gw.example/s/a/mcp"}, Prompt: "consent",
+		MaxAge: &hour, LoginHint: "dana@acme.example",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -51,6 +56,10 @@ func TestAuthorizeRequestIsJudged(t *testing.T) {
 		{"no scope", set("scope"), "", false},
 		{"no resource (C13)", set("resource"), "", false},
 		{"unknown parameter", set("audience", "x"), "", false},
+		{"max_age", set("max_age", "3600"), "", false},
+		{"max_age=0", set("max_age", "0"), "", false},
+		{"empty max_age", set("max_age", ""), "", false},
+		{"response_mode query", set("response_mode", "query"), "", false},
 		{"state of 1024 bytes", set("state", strings.Repeat("s", 1024)), "", false},
 
 		{"no client_id", set("client_id"), InvalidRequest, true},
@@ -71,6 +80,11 @@ func TestAuthorizeRequestIsJudged(t *testing.T) {
 		{"request_uri", set("request_uri", "https://evil.example/r"), RequestURINotSupported, false},
 		{"response_type token", set("response_type", "token"), UnsupportedResponseType, false},
 		{"response_type code token", set("response_type", "code token"), UnsupportedResponseType, false},
+		{"response_mode form_post", set("response_mode", "form_post"), InvalidRequest, false},
+		{"response_mode fragment", set("response_mode", "fragment"), InvalidRequest, false},
+		{"max_age below zero", set("max_age", "-1"), InvalidRequest, false},
+		{"max_age no number", set("max_age", "1h"), InvalidRequest, false},
+		{"max_age beyond a lifetime", set("max_age", "99999999999999999999"), InvalidRequest, false},
 		{"no challenge", set("code_challenge"), InvalidRequest, false},
 		{"no challenge method", set("code_challenge_method"), InvalidRequest, false},
 		{"empty challenge method", set("code_challenge_method", ""), InvalidRequest, false},

@@ -205,12 +205,12 @@ func (p *Pages) signIn(w http.ResponseWriter, r *http.Request, ref string) error
 
 func (p *Pages) signInView(r *http.Request, b authn.Browser, flow string) views.SignInView {
 	v := views.SignInView{CSRF: b.FormToken(), Log: true}
-	c, redirect, ok := p.AuthServer.Waiting(r, flow)
+	wait, ok := p.AuthServer.Waiting(r, flow)
 	v.Page = p.frame(request.Of(r.Context()).Ref) // that of what waits
 	if ok {
-		v.Flow = flow
-		if target, err := views.NewTarget(redirect); err == nil {
-			v.Waiting = &views.Client{Name: c.Name, Target: target}
+		v.Flow, v.Email = flow, wait.Hint
+		if target, err := views.NewTarget(wait.Redirect); err == nil {
+			v.Waiting = &views.Client{Name: wait.Client.Name, Target: target}
 		}
 	}
 	return v
@@ -237,7 +237,7 @@ func (p *Pages) sendLink(w http.ResponseWriter, r *http.Request, _ string) error
 		v.Email, v.Fault = email, "Type an e-mail address, like name@example.org."
 		return views.SignIn(w, http.StatusBadRequest, v)
 	}
-	if _, _, ok := p.AuthServer.Waiting(r, flow); !ok {
+	if _, ok := p.AuthServer.Waiting(r, flow); !ok {
 		flow = ""
 	}
 	ref := request.Of(r.Context()).Ref // that of what waits
@@ -268,7 +268,7 @@ func (p *Pages) useLink(w http.ResponseWriter, r *http.Request, ref string) erro
 	if err != nil {
 		return err
 	}
-	if _, _, ok := p.AuthServer.Waiting(r, flow); ok {
+	if _, ok := p.AuthServer.Waiting(r, flow); ok {
 		return goOn(w, flow)
 	}
 	return see(w, "/login")

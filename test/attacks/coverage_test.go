@@ -3,7 +3,7 @@ package attacks_test
 import "testing"
 
 // catalogue are the attacks of the groups that this suite is about: redirect URI,
-// PKCE, code, refresh, registration, consent, issuer, audience, JWT, transport. What of one cannot be
+// parsing, PKCE, code, refresh, registration, consent, issuer, audience, JWT, transport. What of one cannot be
 // attacked yet waits for the feature that it is about.
 var catalogue = []struct {
 	number int
@@ -19,6 +19,11 @@ var catalogue = []struct {
 	{number: 8},
 	{number: 10, first: true},
 	{number: 11},
+
+	{number: 12, first: true},
+	{number: 14},
+	{number: 15},
+	{number: 16, first: true},
 
 	{number: 18, first: true},
 	{number: 19, first: true},
@@ -68,7 +73,7 @@ var catalogue = []struct {
 	{number: 68, waits: "metadata documents as client ids: there are none yet"},
 	{number: 69},
 
-	{number: 70, first: true, waits: "form_post: another response mode than query is not offered, and not obeyed"},
+	{number: 70, first: true, waits: "form_post: another response mode than query is not offered, and refused"},
 	{number: 71, first: true},
 	{number: 73, waits: "signing in at the servers behind us: the gateway is no OAuth client of theirs yet; cmd and client test the library's own refusals"},
 
@@ -93,12 +98,13 @@ var catalogue = []struct {
 	{number: 108, first: true, waits: "administration pages: there are none yet"},
 	{number: 109},
 	{number: 110},
+	{number: 113, waits: "passkeys and other ways to sign in: all have the same strength so far"},
 }
 
 // No attack of these groups is forgotten, and none is tried that nobody listed.
 func TestNoAttackIsForgotten(t *testing.T) {
 	tried := map[int]int{}
-	for _, rows := range [][]row{redirectRows(), pkceRows(), codeRows(), refreshRows(), registrationRows(), consentRows(), issuerRows(), audienceRows(), jwtRows(), transportRows()} {
+	for _, rows := range [][]row{redirectRows(), parsingRows(), pkceRows(), codeRows(), refreshRows(), registrationRows(), consentRows(), issuerRows(), audienceRows(), jwtRows(), transportRows()} {
 		names := map[string]bool{}
 		for _, r := range rows {
 			tried[r.number]++

@@ -57,9 +57,9 @@ func issuerRows() []row {
 				}
 			}
 		}},
-		{number: 70, name: "another response mode is not obeyed", want: redirect(oauth.InvalidScope), build: func(w *world) (*http.Request, *http.Request) {
-			q, _ := w.query(w.pubB, with("response_mode", "form_post", "scope", "nothing:real"))
-			twin, _ := w.query(w.pubB, with("response_mode", "form_post"))
+		{number: 70, name: "another response mode is refused, in the query", want: redirect(oauth.InvalidRequest), build: func(w *world) (*http.Request, *http.Request) {
+			q, _ := w.query(w.pubB, with("response_mode", "form_post"))
+			twin, _ := w.query(w.pubB, with("response_mode", "query"))
 			return w.authorize(q), w.authorize(twin)
 		}},
 		{number: 71, name: "headers of a proxy that nobody declared change nothing", story: func(w *world) {
