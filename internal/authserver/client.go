@@ -48,31 +48,41 @@ func badClient(why string) *oauth.Error {
 	return oauth.Errorf(oauth.InvalidClient, "the client is unknown or its credentials are wrong; register again").Because(why)
 }
 
-// authenticate finds out which client posted the form (R404, attacks 41–44). A
-// secret is accepted in the body or the header, whichever the client was told.
-func (s *Server) authenticate(tx *store.Tx, r *http.Request, form url.Values) (Client, error) {
+// presented is what a client shows of itself.
+type presented struct{ id, secret string }
+
+// present reads what the client that posted the form shows of itself. It comes
+// before the transaction in which authenticate judges it, because to look at what
+// is signed takes time (R404, attack 43). A secret is accepted in the body or the
+// header, whichever the client was told.
+func (s *Server) present(r *http.Request, form url.Values) (presented, error) {
 	id, secret := form.Get("client_id"), form.Get("client_secret")
 	if user, password, basic := r.BasicAuth(); basic {
 		if secret != "" || len(r.Header.Values("Authorization")) > 1 {
-			return Client{}, oauth.Errorf(oauth.InvalidRequest, "the client authenticates in two ways at once")
+			return presented{}, oauth.Errorf(oauth.InvalidRequest, "the client authenticates in two ways at once")
 		}
 		user, err1 := url.QueryUnescape(user)
 		password, err2 := url.QueryUnescape(password)
 		if err1 != nil || err2 != nil || !oauth.Readable(user) || (id != "" && id != user) {
-			return Client{}, badClient("its header cannot be read, or the body names another client")
+			return presented{}, badClient("its header cannot be read, or the body names another client")
 		}
 		id, secret = user, password
 	} else if r.Header.Get("Authorization") != "" {
-		return Client{}, badClient("its header is not Basic")
+		return presented{}, badClient("its header is not Basic")
 	}
-	c, found, err := s.client(tx, id)
+	return presented{id, secret}, nil
+}
+
+// authenticate finds out which client presented that (attacks 41–44).
+func (s *Server) authenticate(tx *store.Tx, p presented) (Client, error) {
+	c, found, err := s.client(tx, p.id)
 	if err != nil {
 		return Client{}, err
 	}
 	if !found {
 		return Client{}, badClient("there is no such client")
 	}
-	if !c.proves(secret) {
+	if !c.proves(p.secret) {
 		return Client{}, badClient("its secret is wrong")
 	}
 	return c, nil

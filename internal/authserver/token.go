@@ -75,10 +75,14 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 	if err != nil {
 		return err
 	}
+	shown, err := s.present(r, form)
+	if err != nil {
+		return err
+	}
 	var made issue
 	var letter *mail.Message
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
-		c, err := s.authenticate(tx, r, form)
+		c, err := s.authenticate(tx, shown)
 		if err != nil {
 			return err
 		}
@@ -359,8 +363,12 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, ref string) erro
 	if err != nil {
 		return err
 	}
+	shown, err := s.present(r, form)
+	if err != nil {
+		return err
+	}
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
-		c, err := s.authenticate(tx, r, form)
+		c, err := s.authenticate(tx, shown)
 		if err != nil {
 			return err
 		}
