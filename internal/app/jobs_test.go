@@ -188,6 +188,24 @@ func TestSweepsAreShortAndReachEverything(t *testing.T) {
 					return err
 				}
 			}
+			for i := range 1200 { // what somebody once used, all the way
+				client, consent, code := fmt.Sprintf("d%04d", i), fmt.Sprintf("n%04d", i), fmt.Sprintf("x%04d", i)
+				for _, insert := range []struct {
+					statement string
+					args      []any
+				}{
+					{`INSERT INTO client (id, name, redirect_uris, grant_types, auth_method, scope, metadata, created_at, created_from)
+						VALUES ($1, '', '', '', 'none', '', '{}', $2, '')`, []any{client, ago(400 * day)}},
+					{`INSERT INTO consent (id, workspace, user_id, client, redirect_uri, scopes, resource, granted_at, redirect_key)
+						VALUES ($1, 'default', 'usr_1', $2, '', '', '', $3, $1)`, []any{consent, client, ago(400 * day)}},
+					{`INSERT INTO authorization_code (id, hash, workspace, user_id, client, consent, redirect_uri, challenge, scopes, resource, family, ref, created_at, expires_at, used_at)
+						VALUES ($1, $2, 'default', 'usr_1', $3, $4, '', '', '', '', '', '', 0, $5, $5)`, []any{code, []byte{1}, client, consent, ago(400 * day)}},
+				} {
+					if _, err := tx.Exec(insert.statement, insert.args...); err != nil {
+						return err
+					}
+				}
+			}
 			return nil
 		})
 		if err != nil {
@@ -203,7 +221,7 @@ func TestSweepsAreShortAndReachEverything(t *testing.T) {
 				}
 				return err
 			})
-			if err != nil || step > 20 {
+			if err != nil || step > 40 {
 				t.Fatal(step, err)
 			}
 		}

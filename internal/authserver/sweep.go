@@ -36,8 +36,11 @@ func (s *Server) Sweep(tx *store.Tx) (n int64, more bool, err error) {
 		}
 		n += swept
 	}
-	walked, end, err := s.walk.step(tx)
-	return n + walked, n > 0 || !end, err
+	if n > 0 { // what a walk passes while something still refers to it would wait for the next one
+		return n, true, nil
+	}
+	n, end, err := s.walk.step(tx)
+	return n, !end, err
 }
 
 // A walk goes through consents and then registrations in the order of their ids,
