@@ -10,18 +10,21 @@ type signingKey struct {
 	Alg     string `json:"alg"`
 	State   string `json:"state"`
 	Made    string `json:"made"`
+	Active  string `json:"active,omitempty"`
+	Retired string `json:"retired,omitempty"`
+	Gone    string `json:"gone,omitempty"`
 	Revoked string `json:"revoked,omitempty"`
 }
 
 func (c *cli) keysCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "keys",
-		Short:   "See and revoke the keys that sign access tokens",
-		Example: "  gatehouse keys ls\n  gatehouse keys revoke KID",
+		Short:   "See, rotate and revoke the keys that sign access tokens",
+		Example: "  gatehouse keys ls\n  gatehouse keys rotate\n  gatehouse keys revoke KID",
 		Args:    cobra.ArbitraryArgs,
 		RunE:    unknownCommand,
 	}
-	cmd.AddCommand(c.keysListCommand(), c.keysRevokeCommand())
+	cmd.AddCommand(c.keysListCommand(), c.keysRotateCommand(), c.keysRevokeCommand())
 	return cmd
 }
 
@@ -41,14 +44,52 @@ func (c *cli) keysListCommand() *cobra.Command {
 			if c.json() {
 				return c.print(out)
 			}
-			rows := [][]string{{"KEY", "ALG", "STATE", "MADE", "REVOKED"}}
-			for _, k := range out.Keys {
-				rows = append(rows, []string{k.ID, k.Alg, k.State, k.Made, k.Revoked})
-			}
-			c.table("", rows)
+			c.keysTable(out.Keys)
 			return nil
 		},
 	})
+}
+
+func (c *cli) keysTable(keys []signingKey) {
+	rows := [][]string{{"KEY", "ALG", "STATE", "PUBLISHED", "SIGNS SINCE", "ENDS"}}
+	for _, k := range keys {
+		rows = append(rows, []string{k.ID, k.Alg, k.State, k.Made, k.Active, k.Revoked + k.Gone})
+	}
+	c.table("", rows)
+}
+
+func (c *cli) keysRotateCommand() *cobra.Command {
+	var now bool
+	cmd := c.onServer(&cobra.Command{
+		Use:   "rotate",
+		Short: "Let the next key sign from now on",
+		Long: `Let the next key sign from now on. It happens by itself when a key has signed
+for signing_key_life. No token is lost: what the old key signed stays good until
+it expires, and the old key stays published until then.
+
+A key that has not been published for a day is refused, because others who
+verify tokens may keep an older list. With --now it signs all the same, and they
+may refuse new tokens until they read the list again. If a key is in wrong
+hands, do not rotate it but revoke it.`,
+		Example: "  gatehouse keys rotate\n  gatehouse keys rotate --now",
+		Args:    needs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var out struct {
+				Keys []signingKey `json:"keys"`
+			}
+			if err := c.ask(cmd.Context(), "rotate_signing_key", map[string]bool{"now": now}, &out); err != nil {
+				return err
+			}
+			if c.json() {
+				return c.print(out)
+			}
+			c.done("Another key signs from now on.")
+			c.keysTable(out.Keys)
+			return nil
+		},
+	})
+	cmd.Flags().BoolVar(&now, "now", false, "also if the next key was not published for a day")
+	return cmd
 }
 
 func (c *cli) keysRevokeCommand() *cobra.Command {

@@ -145,7 +145,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.audit = &audit.Log{DB: db, Box: box}
 	db.BeforeCommit = h.audit.Seal
 	h.people = &identity.People{DB: db, Dev: c.Dev}
-	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log, Window: c.ReuseWindow}
+	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log, Window: c.ReuseWindow, Alg: c.SigningAlg, KeyLife: c.SigningKeyLife}
 	letters := &mail.Printer{Out: out}
 	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL}
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
@@ -222,6 +222,7 @@ func (h *house) work(ctx context.Context) (stop func()) {
 		h.servers.Run,
 		h.servers.Keep,
 		h.sweepUp,
+		h.keepKeys,
 		h.watchdog,
 		func(ctx context.Context) {
 			if err := h.audit.Attend(ctx); err != nil {

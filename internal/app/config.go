@@ -1,6 +1,8 @@
 package app
 
 import (
+	"cmp"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -32,6 +34,8 @@ type Config struct {
 	LogFormat      string
 	Drain          time.Duration
 	ReuseWindow    time.Duration
+	SigningAlg     string
+	SigningKeyLife time.Duration
 
 	IssuerURL       string
 	Registration    string
@@ -51,14 +55,15 @@ type Config struct {
 type setting struct {
 	key     string // in the file, with a dot between levels
 	field   func(*Config) any
-	doc     string   // what it means; the first sentence is the help of the flag
-	preset  string   // what holds if nothing is given
-	absent  string   // the same in words, where it is no fixed value
-	example string   // a value to show, where there is no preset
-	oneOf   []string // the only values, if there are few
-	flag    bool     // is it worth a flag of gatehouse serve?
-	path    bool     // is it the name of a file or folder?
-	live    bool     // does a change take effect without a restart?
+	doc     string        // what it means; the first sentence is the help of the flag
+	preset  string        // what holds if nothing is given
+	absent  string        // the same in words, where it is no fixed value
+	example string        // a value to show, where there is no preset
+	oneOf   []string      // the only values, if there are few
+	most    time.Duration // the longest, where it is a time and may be longer than an hour
+	flag    bool          // is it worth a flag of gatehouse serve?
+	path    bool          // is it the name of a file or folder?
+	live    bool          // does a change take effect without a restart?
 }
 
 var settings = []setting{
@@ -121,6 +126,14 @@ var settings = []setting{
 	{
 		key: "refresh_reuse_window", field: func(c *Config) any { return &c.ReuseWindow }, preset: "1m",
 		doc: "How long a refresh token stays good after what it was exchanged for was used. Within it an app that lost an answer, or works in several processes, goes on; after it the token's return ends the connection, and the person is told.",
+	},
+	{
+		key: "signing_alg", field: func(c *Config) any { return &c.SigningAlg }, preset: "ES256", oneOf: []string{"ES256", "EdDSA", "RS256"},
+		doc: "How access tokens are signed. Another one holds for the next signing key, which signs a day later, or at gatehouse keys rotate --now.",
+	},
+	{
+		key: "signing_key_life", field: func(c *Config) any { return &c.SigningKeyLife }, preset: "2160h", most: 366 * 24 * time.Hour,
+		doc: "How long a key signs access tokens before the next one does, 90 days unless told otherwise. The next key is published a day before, and the old one until the last token that it signed has expired.",
 	},
 	{
 		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "off"}, live: true,
@@ -289,8 +302,8 @@ func (s setting) parse(c *Config, texts []string) (why string) {
 		*field = texts[0] == "true"
 	case *time.Duration:
 		d, err := time.ParseDuration(strings.Join(texts, " "))
-		if err != nil || d < time.Second || d > time.Hour {
-			return "it is a time from 1s to 1h, such as 25s"
+		if err != nil || d < time.Second || d > cmp.Or(s.most, time.Hour) {
+			return fmt.Sprintf("it is a time from 1s to %dh, such as %s", cmp.Or(s.most, time.Hour)/time.Hour, s.preset)
 		}
 		*field = d
 	case *[]string:

@@ -31,7 +31,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Listen: "localhost:3000", DataDir: "/data/gatehouse", Database: "sqlite:/data/gatehouse/gatehouse.db", MasterKeyFile: "/data/gatehouse/master.key",
 		Registration: "open", RedirectSchemes: []string{"cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"}, EndpointStyle: "oauth",
-		LogLevel: "info", Drain: 25 * time.Second, ReuseWindow: time.Minute,
+		LogLevel: "info", Drain: 25 * time.Second, ReuseWindow: time.Minute, SigningAlg: "ES256", SigningKeyLife: 90 * 24 * time.Hour,
 	}
 	if err != nil || !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v, %v", c, err)
@@ -183,6 +183,7 @@ var samples = map[string]string{
 	"tls.cert_file": "/x", "tls.key_file": "/x", "trusted_proxies": "10.1.0.0/16", "allowed_origins": "https://app.example",
 	"issuer_url": "https://auth.example", "registration": "off", "redirect_schemes": "com.example.app", "exact_redirects": "true", "require_resource": "true", "endpoint_style": "mcp",
 	"log.level": "warn", "log.format": "json", "drain": "7s", "refresh_reuse_window": "30m",
+	"signing_alg": "EdDSA", "signing_key_life": "720h",
 }
 
 // together are variables that a setting makes no sense without.

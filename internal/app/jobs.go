@@ -5,15 +5,16 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
-// sweepEvery is how often what has expired is deleted, give or take a fifth, by
-// one node; sweepLife is how long the others wait before one takes its place.
+// workEvery is how often one node does what one is enough for, give or take a
+// fifth; leaseLife is how long the others wait before one takes its place.
 // sweepAtMost bounds the batches of one room at a time: the rest has to wait.
 const (
-	sweepEvery  = 5 * time.Minute
-	sweepLife   = 3 * sweepEvery
+	workEvery   = 5 * time.Minute
+	leaseLife   = 3 * workEvery
 	sweepAtMost = 400
 )
 
@@ -33,29 +34,53 @@ type sweep struct {
 	some func(*store.Tx) (n int64, more bool, err error) // deletes a few
 }
 
-// sweepUp is the job: at once, and then again and again. A node that ends gives
-// the lease back.
+// sweepUp is the job that deletes what has expired.
 func (h *house) sweepUp(ctx context.Context) {
+	h.byOne(ctx, "sweep", h.sweepAll)
+}
+
+// keepKeys is the job that rotates the signing keys.
+func (h *house) keepKeys(ctx context.Context) {
+	h.byOne(ctx, "keys", func(ctx context.Context) {
+		var rotated string
+		err := h.db.Do(ctx, func(tx *store.Tx) (err error) {
+			if rotated, err = h.tokens.KeepKeys(tx); rotated != "" {
+				h.audit.Append(tx, audit.Event{Workspace: audit.System, Action: "signing_key.rotate", Actor: "gatehouse", Target: rotated, Door: "job", Outcome: audit.Allowed})
+			}
+			return err
+		})
+		switch {
+		case err != nil && ctx.Err() == nil:
+			h.log.Warn("the signing keys cannot be kept now", "err", err)
+		case err == nil && rotated != "":
+			h.log.Info("another key signs from now on", "kid", rotated)
+		}
+	})
+}
+
+// byOne does work that one node is enough for: at once, and then again and again.
+// A node that ends gives the lease back.
+func (h *house) byOne(ctx context.Context, lease string, work func(context.Context)) {
 	defer func() {
-		_, err := h.db.Lease(context.WithoutCancel(ctx), "sweep", h.node, 0)
+		_, err := h.db.Lease(context.WithoutCancel(ctx), lease, h.node, 0)
 		if err != nil {
-			h.log.Warn("the lease of the sweeps is not given back; another node takes it in a while", "err", err)
+			h.log.Warn("a lease is not given back; another node takes it in a while", "lease", lease, "err", err)
 		}
 	}()
 	for {
-		held, err := h.db.Lease(ctx, "sweep", h.node, sweepLife)
+		held, err := h.db.Lease(ctx, lease, h.node, leaseLife)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			h.log.Warn("what has expired cannot be deleted now", "err", err)
+			h.log.Warn("a lease cannot be taken now, so nobody does its work", "lease", lease, "err", err)
 		case held:
-			h.sweepAll(ctx)
+			work(ctx)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(sweepEvery*4/5 + rand.N(sweepEvery*2/5)):
+		case <-time.After(workEvery*4/5 + rand.N(workEvery*2/5)):
 		}
 	}
 }

@@ -36,7 +36,7 @@ func (r *revocations) add(id string, expires int64) {
 }
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{Unknown, keyUnreadable, keyNotThere}
+var Codes = []problem.Code{Unknown, keyUnreadable, keyNotThere, keyTooYoung}
 
 // Unknown is the code of a node that cannot tell what is revoked, because it has
 // been cut off from the database. It refuses every token, and says that this is
@@ -94,7 +94,7 @@ func (t *Tokens) Run(ctx context.Context) {
 }
 
 // poll reads what has been revoked since the last time, and forgets what has
-// expired. Where a key was revoked, it reads the keys again.
+// expired. Where the keys have changed, it reads them again.
 func (t *Tokens) poll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, staleAfter)
 	defer cancel()
@@ -106,7 +106,11 @@ func (t *Tokens) poll(ctx context.Context) error {
 	var found []revoked
 	var changed *keys
 	err := t.DB.View(ctx, func(tx *store.Tx) (err error) {
-		if found, err = since(tx, cursor); err == nil && t.signedBy(found) {
+		if found, err = since(tx, cursor); err != nil {
+			return err
+		}
+		again, err := t.keysChanged(tx)
+		if err == nil && again {
 			changed, err = t.readKeys(tx)
 		}
 		return err

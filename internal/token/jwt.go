@@ -1,23 +1,13 @@
 package token
 
 import (
-	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
-	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
@@ -55,37 +45,6 @@ func (c Claims) For(resource string) bool {
 	return resource != "" && c.Audience == resource
 }
 
-// keys are the live ones: the oldest signs, the next waits and is published, so
-// that whoever verifies knows it before it signs anything.
-type keys struct {
-	signer jose.Signer
-	active string         // kid of the signer's key
-	public map[string]any // kid → public key
-	jwks   []byte
-}
-
-// liveKeys is how many there are.
-const liveKeys = 2
-
-// KeyID names the key that signs now.
-func (t *Tokens) KeyID() string { return t.keys.Load().active }
-
-// JWKS is the document of the public keys (R112).
-func (t *Tokens) JWKS() []byte { return t.keys.Load().jwks }
-
-// useKeys takes new keys instead of the old ones. Where one is gone, every stream
-// ends and has to show its token again: which key signed it is not kept.
-func (t *Tokens) useKeys(k *keys) {
-	t.keys.Store(k)
-	t.watches.endAll(errRevoked)
-}
-
-// signedBy reports whether one of our keys is among what was revoked.
-func (t *Tokens) signedBy(found []revoked) bool {
-	ours := t.keys.Load()
-	return ours != nil && slices.ContainsFunc(found, func(f revoked) bool { return ours.public[f.id] != nil })
-}
-
 func (t *Tokens) mint(now time.Time, life time.Duration, f Family, scopes []string) (raw, id string, err error) {
 	id = store.ID("at_")
 	payload, err := json.Marshal(Claims{
@@ -110,14 +69,7 @@ func (t *Tokens) Signs() error {
 	if err != nil {
 		return err
 	}
-	_, key, err := t.headerKey(raw)
-	if err != nil {
-		return err
-	}
-	signed, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.ES256})
-	if err == nil {
-		_, err = signed.Verify(key)
-	}
+	_, _, err = t.payload(raw)
 	return err
 }
 
@@ -131,17 +83,9 @@ func (e ErrToken) Error() string { return string(e) }
 // caller's to check, with For. An error is an ErrToken, or Unknown where the fault
 // is not the token's.
 func (t *Tokens) Verify(raw string) (Claims, error) {
-	kid, key, err := t.headerKey(raw)
+	kid, payload, err := t.payload(raw)
 	if err != nil {
 		return Claims{}, err
-	}
-	signed, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.ES256})
-	if err != nil {
-		return Claims{}, ErrToken("the token is no JWT signed with ES256")
-	}
-	payload, err := signed.Verify(key)
-	if err != nil {
-		return Claims{}, ErrToken("the signature does not match")
 	}
 	var c Claims
 	if err := json.Unmarshal(payload, &c); err != nil {
@@ -157,24 +101,40 @@ func (t *Tokens) Verify(raw string) (Claims, error) {
 	return c, nil
 }
 
+// payload is what one of our keys signed.
+func (t *Tokens) payload(raw string) (kid string, payload []byte, err error) {
+	kid, key, err := t.headerKey(raw)
+	if err != nil {
+		return "", nil, err
+	}
+	signed, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{key.alg})
+	if err != nil {
+		return "", nil, ErrToken("the token is no JWT that is signed as its key signs")
+	}
+	if payload, err = signed.Verify(key.key); err != nil {
+		return "", nil, ErrToken("the signature does not match")
+	}
+	return kid, payload, nil
+}
+
 // headerKey reads the header without trusting it. We sign with exactly three
 // members; anything else (jku, jwk, x5u, crit …) is not ours.
-func (t *Tokens) headerKey(raw string) (kid string, key crypto.PublicKey, err error) {
+func (t *Tokens) headerKey(raw string) (kid string, key publicKey, err error) {
 	head, _, found := strings.Cut(raw, ".")
 	if len(raw) > maxLength || !found || strings.Count(raw, ".") != 2 {
-		return "", nil, ErrToken("the token is too long or no JWT")
+		return "", publicKey{}, ErrToken("the token is too long or no JWT")
 	}
 	plain, err := base64.RawURLEncoding.DecodeString(head)
 	if err != nil {
-		return "", nil, ErrToken("the header cannot be read")
+		return "", publicKey{}, ErrToken("the header cannot be read")
 	}
 	var h map[string]string
 	if err := json.Unmarshal(plain, &h); err != nil || len(h) != 3 {
-		return "", nil, ErrToken("the header is not one of ours")
+		return "", publicKey{}, ErrToken("the header is not one of ours")
 	}
 	key, known := t.keys.Load().public[h["kid"]]
-	if !known || h["typ"] != "at+jwt" || h["alg"] != string(jose.ES256) {
-		return "", nil, ErrToken("the type, the algorithm or the key is not one of ours")
+	if !known || h["typ"] != "at+jwt" || h["alg"] != string(key.alg) { // the key says how it signs
+		return "", publicKey{}, ErrToken("the type, the algorithm or the key is not one of ours")
 	}
 	return h["kid"], key, nil
 }
@@ -194,111 +154,4 @@ func (t *Tokens) judge(c Claims, now time.Time) error {
 		return ErrToken("the token names no subject, client, family, workspace or id")
 	}
 	return nil
-}
-
-var keyUnreadable = problem.Code{
-	Name: "SIGNING_KEY_UNREADABLE", Kind: problem.Unavailable,
-	Why: "the master key is not the one with which the signing key was sealed",
-	Fix: "use the master key file that belongs to this database",
-}
-
-// openKeys makes the first keys if there are none, and loads all.
-func (t *Tokens) openKeys(ctx context.Context) error {
-	if err := t.DB.Do(ctx, t.makeKeys); err != nil {
-		return fmt.Errorf("make the signing keys: %w", err)
-	}
-	return t.DB.View(ctx, func(tx *store.Tx) error {
-		loaded, err := t.readKeys(tx)
-		t.keys.Store(loaded)
-		return err
-	})
-}
-
-// makeKeys fills up the live keys; where nodes start together, one makes them.
-func (t *Tokens) makeKeys(tx *store.Tx) error {
-	var live, last int64
-	err := tx.QueryRow(`SELECT count(*) - count(revoked_at), COALESCE(max(generation), 0) FROM signing_key`).Scan(&live, &last)
-	for ; err == nil && live < liveKeys; live++ {
-		last++
-		err = t.makeKey(tx, last)
-	}
-	return err
-}
-
-func (t *Tokens) makeKey(tx *store.Tx, generation int64) error {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	jwk := jose.JSONWebKey{Key: private.Public(), Algorithm: string(jose.ES256), Use: "sig"}
-	thumbprint, err := jwk.Thumbprint(crypto.SHA256)
-	if err != nil {
-		return err
-	}
-	jwk.KeyID = base64.RawURLEncoding.EncodeToString(thumbprint)
-	public, err := jwk.MarshalJSON()
-	if err != nil {
-		return err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return err
-	}
-	sealed, err := t.Box.Seal("signing_key/"+jwk.KeyID+"/private", der)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(`INSERT INTO signing_key (generation, kid, alg, public, private, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`, generation, jwk.KeyID, jwk.Algorithm, string(public), sealed, tx.Now)
-	return err
-}
-
-func (t *Tokens) readKeys(tx *store.Tx) (*keys, error) {
-	rows, err := tx.Query(`SELECT kid, public, private FROM signing_key WHERE revoked_at IS NULL ORDER BY generation`)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
-	loaded, set := keys{public: map[string]any{}}, jose.JSONWebKeySet{}
-	for rows.Next() {
-		var kid, public string
-		var sealed []byte
-		if err := rows.Scan(&kid, &public, &sealed); err != nil {
-			return nil, err
-		}
-		var jwk jose.JSONWebKey
-		if err := jwk.UnmarshalJSON([]byte(public)); err != nil {
-			return nil, err
-		}
-		signer, err := t.signer(kid, sealed)
-		if err != nil {
-			return nil, err
-		}
-		if loaded.signer == nil {
-			loaded.signer, loaded.active = signer, kid
-		}
-		loaded.public[kid], set.Keys = jwk.Key, append(set.Keys, jwk)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	if loaded.signer == nil {
-		return nil, errors.New("there is no signing key")
-	}
-	loaded.jwks, err = json.Marshal(set)
-	return &loaded, err
-}
-
-func (t *Tokens) signer(kid string, sealed []byte) (jose.Signer, error) {
-	der, err := t.Box.Open("signing_key/"+kid+"/private", sealed)
-	if err != nil {
-		return nil, keyUnreadable.New("the signing key cannot be read").Because(err)
-	}
-	private, err := x509.ParsePKCS8PrivateKey(der)
-	if err != nil {
-		return nil, errors.New("the signing key is damaged")
-	}
-	return jose.NewSigner(
-		jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: private, KeyID: kid}},
-		(&jose.SignerOptions{}).WithType("at+jwt"))
 }

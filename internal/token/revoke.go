@@ -3,7 +3,6 @@ package token
 import (
 	"time"
 
-	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
@@ -82,38 +81,6 @@ func (t *Tokens) revokeFamilies(tx *store.Tx, statement string, args ...any) (in
 		}
 	}
 	return len(families), nil
-}
-
-var keyNotThere = problem.Code{
-	Name: "SIGNING_KEY_UNKNOWN", Kind: problem.NotFound,
-	Why: "no signing key that is in use has this id",
-	Fix: "take the kid from /.well-known/jwks.json",
-}
-
-// RevokeKey revokes a signing key: every token that it signed is refused, every
-// open stream ends, and the key leaves the published document, here at once and
-// on the other nodes within a second. If it was the one that signs, the next one,
-// which every node has known all along, takes its place.
-func (t *Tokens) RevokeKey(tx *store.Tx, kid string) error {
-	if err := t.Revoke(tx, kid, AccessLife); err != nil { // the head is the lock: one at a time
-		return err
-	}
-	won, err := tx.One(`UPDATE signing_key SET revoked_at = $1 WHERE kid = $2 AND revoked_at IS NULL`, tx.Now, kid)
-	if err != nil {
-		return err
-	}
-	if !won {
-		return keyNotThere.New("there is no signing key %.64q", kid)
-	}
-	if err := t.makeKeys(tx); err != nil {
-		return err
-	}
-	left, err := t.readKeys(tx)
-	if err != nil {
-		return err
-	}
-	tx.AfterCommit(func() { t.useKeys(left) })
-	return nil
 }
 
 // Revoke refuses every token that carries id: its own, its family's, its

@@ -128,7 +128,7 @@ func TestRevokedKeyIsReplaced(t *testing.T) {
 		}
 		for i, node := range []*Tokens{one, two} {
 			jwks := node.JWKS()
-			if bytes.Contains(jwks, []byte(c.Key)) || bytes.Equal(jwks, before) || len(node.keys.Load().public) != liveKeys {
+			if bytes.Contains(jwks, []byte(c.Key)) || bytes.Equal(jwks, before) || len(node.keys.Load().public) != 2 {
 				t.Errorf("node %d publishes %s", i+1, jwks)
 			}
 			if n, err := node.Verify(start(t, node, family()).Access); err != nil || n.Key == c.Key {

@@ -45,6 +45,9 @@ type Tokens struct {
 	Log    *slog.Logger
 	Window time.Duration // in place of ReuseWindow, unless it is 0
 
+	Alg     string        // with which keys sign that are made from now on: ES256, EdDSA or RS256; ES256 if empty
+	KeyLife time.Duration // in place of the constant, unless it is 0
+
 	keys    atomic.Pointer[keys]
 	revoked revocations
 	watches watches

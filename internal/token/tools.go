@@ -16,6 +16,10 @@ func (t *Tokens) Tools() []tool.Tool {
 			Effect: tool.Reads, Caller: principal.Admin, Scope: "security:read",
 		}, t.listKeys),
 		tool.Define(tool.Def{
+			Name: "rotate_signing_key", Doc: "Let the next key sign from now on. What the old one signed stays good until it expires.",
+			Effect: tool.Writes, Caller: principal.Owner, Scope: "security:write", Direct: true,
+		}, t.rotateKey),
+		tool.Define(tool.Def{
 			Name: "revoke_signing_key", Doc: "Revoke a signing key: every access token that it signed is refused at once, and apps fetch new ones.",
 			Effect: tool.Destroys, Caller: principal.Owner, Scope: "security:write", Direct: true,
 		}, t.revokeKey),
@@ -24,9 +28,10 @@ func (t *Tokens) Tools() []tool.Tool {
 
 // The states of a signing key.
 const (
-	keyActive  = "active"  // signs
-	keyNext    = "next"    // is published, and signs when the active one is gone
-	keyRevoked = "revoked" // nothing that it signed is good
+	keyActive   = "active"   // signs
+	keyNext     = "next"     // is published, and signs when the active one retires or is revoked
+	keyRetiring = "retiring" // signs no more, and what it signed is good until it expires
+	keyRevoked  = "revoked"  // nothing that it signed is good
 )
 
 type listKeysIn struct{}
@@ -38,35 +43,56 @@ type listKeysOut struct {
 type listedKey struct {
 	ID      string `json:"kid"`
 	Alg     string `json:"alg"`
-	State   string `json:"state" jsonschema:"active, next or revoked"`
-	Made    string `json:"made"`
+	State   string `json:"state" jsonschema:"next, active, retiring or revoked"`
+	Made    string `json:"made" jsonschema:"since when it is published"`
+	Active  string `json:"active,omitempty" jsonschema:"since when it signs, or did"`
+	Retired string `json:"retired,omitempty" jsonschema:"since when it signs no more"`
+	Gone    string `json:"gone,omitempty" jsonschema:"when the last token that it signed has expired"`
 	Revoked string `json:"revoked,omitempty"`
 }
 
 func (t *Tokens) listKeys(tx *store.Tx, _ principal.Principal, _ listKeysIn) (listKeysOut, error) {
 	out := listKeysOut{Keys: []listedKey{}}
-	rows, err := tx.Query(`SELECT kid, alg, created_at, revoked_at FROM signing_key ORDER BY generation`)
+	rows, err := tx.Query(`SELECT kid, alg, created_at, active_at, retired_at, revoked_at FROM signing_key ORDER BY generation`)
 	if err != nil {
 		return out, err
 	}
 	defer func() { _ = rows.Close() }()
-	state := keyActive
 	for rows.Next() {
 		var k listedKey
 		var made int64
-		var revoked *int64
-		if err := rows.Scan(&k.ID, &k.Alg, &made, &revoked); err != nil {
+		var active, retired, revoked *int64
+		if err := rows.Scan(&k.ID, &k.Alg, &made, &active, &retired, &revoked); err != nil {
 			return out, err
 		}
-		k.State, k.Made = state, day(made)
+		k.State, k.Made = keyNext, day(made)
+		if active != nil {
+			k.State, k.Active = keyActive, day(*active)
+		}
+		if retired != nil {
+			gone := *retired + keyGrace.Microseconds()
+			if gone <= tx.Now {
+				continue // its row goes soon
+			}
+			k.State, k.Retired, k.Gone = keyRetiring, day(*retired), day(gone)
+		}
 		if revoked != nil {
-			k.State, k.Revoked = keyRevoked, day(*revoked)
-		} else {
-			state = keyNext
+			k.State, k.Revoked, k.Gone = keyRevoked, day(*revoked), ""
 		}
 		out.Keys = append(out.Keys, k)
 	}
 	return out, rows.Err()
+}
+
+type rotateKeyIn struct {
+	Now bool `json:"now,omitempty" jsonschema:"also if the next key has not been published for a day: whoever keeps the published keys for longer refuses what it signs until he reads them again"`
+}
+
+func (t *Tokens) rotateKey(tx *store.Tx, p principal.Principal, in rotateKeyIn) (listKeysOut, error) {
+	if err := t.RotateKeys(tx, in.Now); err != nil {
+		return listKeysOut{}, err
+	}
+	return t.listKeys(tx, p, listKeysIn{})
 }
 
 func day(micros int64) string { return time.UnixMicro(micros).UTC().Format(time.RFC3339) }

@@ -199,6 +199,34 @@ func jwtRows() []row {
 				w.alive(later)
 			}
 		}},
+		row{number: 92, name: "a key that is retired past its grace, rotated at each node in turn", story: func(w *world) {
+			for i := range len(w.nodes) {
+				tokens, unseen := w.tokens(w.alice, w.pubA, nil), w.tokens(w.alice, w.pubB, nil)
+				f := w.forger(tokens.AccessToken)
+				w.SQL(`UPDATE signing_key SET created_at = 0 WHERE active_at IS NULL`)
+				w.admin(i, "rotate_signing_key", `{}`)
+				w.alive(tokens) // retiring: what it signed is good
+				later := w.refresh(w.pubA, tokens.RefreshToken)
+				within(w.t, 5*time.Second, "not signed by it", func() bool {
+					later = w.refresh(w.pubA, later.RefreshToken)
+					return w.forger(later.AccessToken).kid != f.kid
+				})
+				w.alive(later)
+				w.SQL(`UPDATE signing_key SET retired_at = 0 WHERE kid = $1`, f.kid)
+				w.SQL(`UPDATE revocation_head SET keys = keys + 1`) // no node has to wait an hour
+				for j := range w.nodes {
+					within(w.t, 5*time.Second, "gone", func() bool {
+						a := w.at(i+j, w.Request(http.MethodGet, "/.well-known/jwks.json", ""))
+						return a.StatusCode == http.StatusOK && !strings.Contains(a.Text, f.kid)
+					})
+					if a := w.at(i+j, w.list("/mcp", unseen.AccessToken)); a.StatusCode != http.StatusUnauthorized {
+						w.t.Errorf("what it signed is good: %d %s", a.StatusCode, a.Text)
+					}
+					w.counted["bearer token refused: "+foreignKey]++
+				}
+				w.alive(later)
+			}
+		}},
 		row{number: 92, name: "the published keys have no private half", story: func(w *world) {
 			var set struct{ Keys []map[string]any }
 			w.Get("/.well-known/jwks.json").JSON(w.t, &set)
