@@ -104,6 +104,9 @@ func TestWhatHasExpiredIsSwept(t *testing.T) {
 		session := func(id string, expired time.Duration) {
 			insert(`INSERT INTO browser_session (id, hash, workspace, user_id, created_at, expires_at) VALUES ($1, $2, 'default', 'usr_1', 0, $3)`, id, []byte{1}, ago(expired))
 		}
+		pushed := func(id string, expired time.Duration) {
+			insert(`INSERT INTO pushed_request (id, hash, client, query, created_at, expires_at) VALUES ($1, $2, '', '', 0, $3)`, id, []byte{1}, ago(expired))
+		}
 		none := sql.NullInt64{}
 
 		client("keep, new", 6*day)
@@ -144,6 +147,8 @@ func TestWhatHasExpiredIsSwept(t *testing.T) {
 		link(1, "keep, link", -time.Minute)
 		session("gone, session", time.Minute)
 		session("keep, session", -time.Minute)
+		pushed("gone, pushed", time.Minute)
+		pushed("keep, pushed", -time.Minute)
 
 		err := h.DB.Do(t.Context(), func(tx *store.Tx) error {
 			for _, insert := range inserts {
@@ -157,7 +162,7 @@ func TestWhatHasExpiredIsSwept(t *testing.T) {
 			t.Fatal(err)
 		}
 		swept(t, h)
-		for _, table := range []string{"client", "flow", "consent", "authorization_code", "token_family", "refresh_token", "sign_in_link", "browser_session"} {
+		for _, table := range []string{"client", "flow", "consent", "authorization_code", "token_family", "refresh_token", "sign_in_link", "browser_session", "pushed_request"} {
 			kept := ids(t, h, table)
 			if len(kept) == 0 || slices.ContainsFunc(kept, func(id string) bool { return strings.HasPrefix(id, "gone") }) {
 				t.Errorf("%s: %q", table, kept)

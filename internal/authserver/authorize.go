@@ -22,7 +22,7 @@ import (
 )
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{clientUnknown, AppUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, FormForeign, answerUnclear}
+var Codes = []problem.Code{clientUnknown, AppUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, pushedUnknown, FormForeign, answerUnclear}
 
 // Codes of pages: what cannot be told to the client.
 var (
@@ -87,6 +87,11 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, ref string) e
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return requestUnreadable.New("the app's request cannot be read")
+	}
+	if reference, is := strings.CutPrefix(query.Get("request_uri"), pushedPrefix); is && len(query["request_uri"]) == 1 {
+		if query, err = s.pushed(r.Context(), query.Get("client_id"), reference); err != nil {
+			return err
+		}
 	}
 	req, fault := oauth.ParseAuthorize(query)
 	if fault != nil && req.Unanswerable {

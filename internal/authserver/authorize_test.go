@@ -86,7 +86,6 @@ func TestOtherFaultsGoToTheClient(t *testing.T) {
 		"attack 12: an unknown parameter twice":   {url.Values{"x": {"1", "2"}}, oauth.InvalidRequest},
 		"attack 14: request":                      {with("request", "eyJhbGciOiJub25lIn0.e30."), oauth.RequestNotSupported},
 		"attack 14: request_uri":                  {with("request_uri", "https://evil.example/r"), oauth.RequestURINotSupported},
-		"attack 14: a pushed request":             {with("request_uri", "urn:ietf:params:oauth:request_uri:x"), oauth.RequestURINotSupported},
 		"attack 15: a quote in scope":             {with("scope", `mcp:"read"`), oauth.InvalidScope},
 		"attack 15: a backslash in scope":         {with("scope", `mcp\read`), oauth.InvalidScope},
 		"attack 15: NUL in a parameter":           {with("login_hint", "a\x00b"), oauth.InvalidRequest},

@@ -87,6 +87,7 @@ var prefixes = []string{"/oauth", "/mcp", ""}
 func (s *Server) Routes(mux *http.ServeMux) {
 	for _, prefix := range prefixes {
 		mux.Handle("GET "+prefix+"/authorize", s.page(s.authorize))
+		mux.Handle(prefix+"/par", s.machine(verbs{http.MethodPost: s.push}))
 		mux.Handle(prefix+"/token", s.machine(verbs{http.MethodPost: s.token}))
 		mux.Handle(prefix+"/register", s.machine(verbs{http.MethodPost: s.register}))
 		mux.Handle(prefix+"/registration/{client}", s.machine(verbs{
@@ -230,6 +231,7 @@ func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ string
 		Issuer:                s.Issuer,
 		AuthorizationEndpoint: at + "/authorize",
 		TokenEndpoint:         at + "/token",
+		PushedEndpoint:        at + "/par",
 		RevocationEndpoint:    at + "/revoke",
 		JWKSURI:               s.Issuer + "/.well-known/jwks.json",
 		ScopesSupported:       append(s.Registry.Scopes(), "offline_access"),

@@ -16,6 +16,7 @@ type ServerMetadata struct {
 	AuthorizationEndpoint string   `json:"authorization_endpoint,omitempty"`
 	TokenEndpoint         string   `json:"token_endpoint,omitempty"`
 	RegistrationEndpoint  string   `json:"registration_endpoint,omitempty"`
+	PushedEndpoint        string   `json:"pushed_authorization_request_endpoint,omitempty"` // RFC 9126
 	RevocationEndpoint    string   `json:"revocation_endpoint,omitempty"`
 	JWKSURI               string   `json:"jwks_uri,omitempty"`
 	ScopesSupported       []string `json:"scopes_supported,omitempty"`
@@ -45,6 +46,12 @@ type TokenResponse struct {
 	ExpiresIn    int64  `json:"expires_in,omitempty"` // seconds
 	RefreshToken string `json:"refresh_token,omitempty"`
 	Scope        string `json:"scope,omitempty"`
+}
+
+// PushedResponse is the answer to a pushed authorization request (RFC 9126 §2.2).
+type PushedResponse struct {
+	RequestURI string `json:"request_uri"`
+	ExpiresIn  int64  `json:"expires_in"` // seconds
 }
 
 // ErrorResponse is a refusal in JSON (RFC 6749 §5.2; R407).

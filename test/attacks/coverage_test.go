@@ -24,6 +24,7 @@ var catalogue = []struct {
 	{number: 14},
 	{number: 15},
 	{number: 16, first: true},
+	{number: 17},
 
 	{number: 18, first: true},
 	{number: 19, first: true},

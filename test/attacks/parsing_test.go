@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 )
 
@@ -21,6 +22,20 @@ func spoiled(change url.Values) func(*world) (*http.Request, *http.Request) {
 		twin, _ := w.query(w.pubB, nil)
 		return w.authorize(q), w.authorize(twin)
 	}
+}
+
+// unpushed is the answer to a reference that is not good.
+var unpushed = page(http.StatusBadRequest, "GET /oauth/authorize refused: PUSHED_REQUEST_UNKNOWN")
+
+// pushed leaves a request of the client's and returns the reference to it.
+func (w *world) pushed(p party, change url.Values) string {
+	w.t.Helper()
+	q, _ := w.query(p, change)
+	var answer oauth.PushedResponse
+	if w.Form("/oauth/par", q).JSON(w.t, &answer); answer.RequestURI == "" {
+		w.t.Fatal("not pushed")
+	}
+	return w.keep("the reference", answer.RequestURI)
 }
 
 func parsingRows() []row {
@@ -60,6 +75,53 @@ func parsingRows() []row {
 				}
 				w.counted["GET /oauth/authorize refused: "+code]++
 			}
+		}},
+		{number: 17, name: "pushing for a client with a secret, without it", want: refusal("/oauth/par", oauth.InvalidClient, "its secret is wrong"), build: func(w *world) (*http.Request, *http.Request) {
+			q, _ := w.query(w.secC, nil)
+			return w.form("/oauth/par", q), w.form("/oauth/par", edit(q, with("client_secret", w.secC.secret)))
+		}},
+		{number: 17, name: "a reference of another client", story: func(w *world) {
+			reference := w.pushed(w.pubB, nil)
+			w.refused(unpushed, w.authorize(with("client_id", w.pubA.id, "request_uri", reference)))
+			w.works(w.authorize(with("client_id", w.pubB.id, "request_uri", reference)))
+		}},
+		{number: 17, name: "a reference twice, ∥ too", story: func(w *world) {
+			reference := w.pushed(w.pubB, nil)
+			answers := apptest.Together(64, func(i int) apptest.Answer {
+				return w.at(i, w.authorize(with("client_id", w.pubB.id, "request_uri", reference)))
+			})
+			led := 0
+			for _, a := range answers {
+				if a.StatusCode == http.StatusSeeOther {
+					led++
+				} else {
+					unpushed.check(w, a)
+					w.counted[unpushed.reason]++
+				}
+			}
+			if led != 1 {
+				w.t.Errorf("it led on %d times", led)
+			}
+			w.refused(unpushed, w.authorize(with("client_id", w.pubB.id, "request_uri", reference)))
+		}},
+		{number: 17, name: "a reference after its time", story: func(w *world) {
+			reference := w.pushed(w.pubB, nil)
+			w.SQL(`UPDATE pushed_request SET expires_at = created_at`)
+			w.refused(unpushed, w.authorize(with("client_id", w.pubB.id, "request_uri", reference)))
+			w.works(w.authorize(with("client_id", w.pubB.id, "request_uri", w.pushed(w.pubB, nil))))
+		}},
+		{number: 17, name: "parameters that contradict the pushed ones", story: func(w *world) {
+			p := w.register("https://b.example/pushed")
+			q := with("client_id", p.id, "request_uri", w.pushed(p, with("scope", "a:read")), "scope", "a:read a:write ab:read", "redirect_uri", "https://evil.example/cb", "state", "forged")
+			form := w.asked(w.alice, q)
+			if form.Has("scope:a:write") || form.Has("scope:ab:read") {
+				w.t.Errorf("more is asked than was pushed: %v", form)
+			}
+			target := apptest.Target(w.alice.Submit("/consent", form).Text)
+			if target == nil || !strings.HasPrefix(target.String(), p.redirect) || target.Query().Get("state") != state {
+				w.t.Fatalf("at %v", target)
+			}
+			w.keep("the code", target.Query().Get("code"))
 		}},
 		{number: 113, name: "a session from before is asked for anew", story: func(w *world) {
 			p := w.register("https://b.example/aged")
