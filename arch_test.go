@@ -40,6 +40,7 @@ var floors = []struct {
 	{1, "mail", ""},
 	{1, "outbound", ""},
 	{2, "tool", ""},
+	{2, "issuer", "oauth"},
 	{2, "outbound/outboundtest", "outbound"},
 	{2, "store/storetest", ""},
 	{2, "request", ""},
