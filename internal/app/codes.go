@@ -8,6 +8,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
 	"github.com/gatehouse-mcp/gatehouse/internal/gate"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
+	"github.com/gatehouse-mcp/gatehouse/internal/issuer"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
@@ -18,7 +19,7 @@ import (
 
 // Codes are the problems of all rooms: the error reference.
 var Codes = slices.Concat(
-	problem.Codes, store.Codes, tool.Codes, audit.Codes, token.Codes, identity.Codes, gate.Codes, authn.Codes,
+	problem.Codes, store.Codes, tool.Codes, issuer.Codes, audit.Codes, token.Codes, identity.Codes, gate.Codes, authn.Codes,
 	upstream.Codes, authserver.Codes, web.Codes,
 	[]problem.Code{portTaken, listenFailed, alreadyRunning, masterKeyUnusable, dataDirUnusable, configInvalid, certificateUnusable, selfCheckFailed},
 )
