@@ -242,14 +242,16 @@ func TestSweepsAreShortAndReachEverything(t *testing.T) {
 // The job runs by itself at the start of a server, and says once what it did.
 func TestJobSweepsAtTheStart(t *testing.T) {
 	dir := t.TempDir()
-	h := apptest.Open(t, apptest.Dev, in(dir))
-	h.Register()
-	h.SQL(`UPDATE client SET created_at = 0`)
-	if err := h.Stop(); err != nil {
+	const said = "deleted what had expired"
+	first := apptest.Open(t, apptest.Dev, in(dir))
+	first.Register()
+	first.SQL(`UPDATE client SET created_at = 0`)
+	if err := first.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	h = apptest.Open(t, apptest.Dev, in(dir))
-	if h.Log.Wait("deleted what had expired", nil) == "" || h.Count(`SELECT count(*) FROM client`) != 0 {
+	h := apptest.Open(t, apptest.Dev, in(dir))
+	early := strings.Contains(first.Log.String(), said) // its own was just under way
+	if !early && h.Log.Wait(said, nil) == "" || h.Count(`SELECT count(*) FROM client`) != 0 {
 		t.Errorf("nothing was swept: %s", h.Log)
 	}
 }

@@ -28,7 +28,7 @@ const hidden = "hidden-marker"
 // foreign ids and names, as somebody of another workspace might have seen them.
 var foreignIDs = []string{
 	"zq-other", "usr_zqother", "erin@zq-other.example", "srv_zqother", "zq-server", "zq-server_peek", "peek",
-	"fam_zqother", "cns_zqother", "ses_zqother", "rt_zqother", "code_zqother",
+	"svc_zqother", "fam_zqother", "cns_zqother", "ses_zqother", "rt_zqother", "code_zqother",
 }
 
 // addForeign fills the tables of every room with rows of a second workspace.
@@ -39,6 +39,8 @@ func (h *house) addForeign(t *testing.T, serverURL string) {
 			`INSERT INTO workspace (id, name, created_at) VALUES ('zq-other', 'hidden-marker', 1)`,
 			`INSERT INTO users (id, email, created_at) VALUES ('usr_zqother', 'erin@zq-other.example', 1)`,
 			`INSERT INTO member (workspace, user_id, role, status, created_at) VALUES ('zq-other', 'usr_zqother', 'owner', 'active', 1)`,
+			`INSERT INTO service_account (id, workspace, name, tools, jwks, family, status, created_at, created_by)
+				VALUES ('svc_zqother', 'zq-other', 'hidden-marker', '', '', 'fam_zqother', 'active', 1, 'usr_zqother')`,
 			`INSERT INTO upstream (id, workspace, name, url, command, created_at) VALUES ('srv_zqother', 'zq-other', 'zq-server', '` + serverURL + `/hidden-marker', '', 1)`,
 			`INSERT INTO upstream_tool (upstream, position, workspace, definition)
 				VALUES ('srv_zqother', 0, 'zq-other', '{"name":"peek","description":"hidden-marker","inputSchema":{"type":"object","properties":{"id":{"type":"string"}}},"annotations":{"readOnlyHint":true}}')`,
