@@ -24,7 +24,7 @@ func (c *cli) keysCommand() *cobra.Command {
 		Args:    cobra.ArbitraryArgs,
 		RunE:    unknownCommand,
 	}
-	cmd.AddCommand(c.keysListCommand(), c.keysRotateCommand(), c.keysRevokeCommand())
+	cmd.AddCommand(c.keysListCommand(), c.keysRotateCommand(), c.keysRevokeCommand(), c.masterCommand())
 	return cmd
 }
 

@@ -107,6 +107,8 @@ type house struct {
 	stopping   atomic.Bool // told to end
 	supervisor supervisor
 
+	key      *seal.Key
+	keyFault string // why its file could not be read again
 	db       *store.DB
 	audit    *audit.Log
 	people   *identity.People
@@ -138,7 +140,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	}
 	c.IssuerURL = cmp.Or(c.IssuerURL, c.PublicURL)
 	box := seal.Box{Keeper: key}
-	h := &house{config: c, node: store.ID("node_"), db: db, registry: &tool.Registry{}}
+	h := &house{config: c, node: store.ID("node_"), key: key, db: db, registry: &tool.Registry{}}
 	h.log, h.level = newLog(c, out)
 	h.supervisor = theSupervisor()
 	h.live.Store(&c)
@@ -177,7 +179,7 @@ func (h *house) prepare(ctx context.Context) error {
 		return err
 	}
 	var control []tool.Tool
-	for _, tools := range [][]tool.Tool{h.audit.Tools(), h.tokens.Tools(), h.servers.Tools(), h.oauth.Tools()} {
+	for _, tools := range [][]tool.Tool{h.audit.Tools(), h.tokens.Tools(), h.masterKeyTools(), h.servers.Tools(), h.oauth.Tools()} {
 		control = append(control, tools...)
 	}
 	if err := h.registry.Publish(tool.Control, control); err != nil {

@@ -20,11 +20,11 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
-// certificatePause bounds how long a new certificate goes unnoticed.
+// certificatePause bounds how long a new certificate or master key goes unnoticed.
 const certificatePause = 10 * time.Second
 
-// heed reads the configuration again at every SIGHUP, and the certificate when
-// its files change, until stop is called. given is the configuration as the
+// heed reads the configuration again at every SIGHUP, and the certificate and the
+// master key when their files change, until stop is called. given is the configuration as the
 // operator gave it. end is called when the terminal has gone.
 func (h *house) heed(ctx context.Context, end func(), given Config, out io.Writer) (stop func()) {
 	hangup := make(chan os.Signal, 1)
@@ -49,6 +49,7 @@ func (h *house) heed(ctx context.Context, end func(), given Config, out io.Write
 				h.supervisor.tell(h.log, "READY=1")
 			}
 			h.renew()
+			h.followKey()
 		}
 	}()
 	return func() {

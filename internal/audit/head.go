@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
@@ -77,14 +78,17 @@ func (h SignedHead) canonical() ([]byte, error) {
 	return v, err
 }
 
-const keyPlace = "audit_key/head/seed"
+// Sealed is what this room keeps sealed.
+var Sealed = []seal.Column{seeds}
+
+var seeds = seal.Column{Table: "audit_key", ID: "name", Name: "seed"}
 
 // loadKey reads the signing key, making it if there is none. Of several nodes
 // that make it at once, one wins.
 func (l *Log) loadKey(ctx context.Context) error {
 	fresh := make([]byte, ed25519.SeedSize)
 	_, _ = rand.Read(fresh) // never fails
-	offer, err := l.Box.Seal(keyPlace, fresh)
+	offer, err := l.Box.Seal(seeds.Place("head"), fresh)
 	if err != nil {
 		return err
 	}
@@ -100,7 +104,7 @@ func (l *Log) loadKey(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load the key of the audit log: %w", err)
 	}
-	seed, err := l.Box.Open(keyPlace, sealed)
+	seed, err := l.Box.Open(seeds.Place("head"), sealed)
 	if err != nil {
 		return fmt.Errorf("open the key of the audit log: %w", err)
 	}

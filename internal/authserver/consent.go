@@ -16,6 +16,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
@@ -240,9 +241,14 @@ func (s *Server) deny(w http.ResponseWriter, r *http.Request, b authn.Browser, f
 // errDecided says that another request was first.
 var errDecided = flowUnknown.New("this request has been answered already")
 
+// Sealed is what this room keeps sealed.
+var Sealed = []seal.Column{answers}
+
+var answers = seal.Column{Table: "flow", ID: "id", Name: "answer"}
+
 // settle marks the flow answered; one request wins.
 func (s *Server) settle(tx *store.Tx, f flow, allowed bool, location string) error {
-	sealed, err := s.Box.Seal("flow/"+f.ID+"/answer", []byte(location))
+	sealed, err := s.Box.Seal(answers.Place(f.ID), []byte(location))
 	if err != nil {
 		return err
 	}
@@ -289,7 +295,7 @@ func (s *Server) handBack(w http.ResponseWriter, r *http.Request, _ string) erro
 	if f.Decided == nil {
 		return s.next(w, r, b, f)
 	}
-	location, err := s.Box.Open("flow/"+f.ID+"/answer", f.answer)
+	location, err := s.Box.Open(answers.Place(f.ID), f.answer)
 	if err != nil {
 		return err
 	}

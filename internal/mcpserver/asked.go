@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
+	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
@@ -96,8 +97,10 @@ func orNil(e *mcp.Error) error {
 	return e
 }
 
-// place is what an answer is sealed for at rest.
-func place(random string) string { return "mcp_answer/" + random + "/answer" }
+// Sealed is what this room keeps sealed.
+var Sealed = []seal.Column{answers}
+
+var answers = seal.Column{Table: "mcp_answer", ID: "question", Name: "answer"}
 
 // elsewhere takes an answer that came to another node. What cannot be read now is
 // looked for again.
@@ -109,7 +112,7 @@ func (s *Server) elsewhere(ctx context.Context, random string) (mcp.Message, boo
 	if err != nil {
 		return mcp.Message{}, false
 	}
-	plain, err := s.Box.Open(place(random), sealed)
+	plain, err := s.Box.Open(answers.Place(random), sealed)
 	if err != nil {
 		s.Log.Error("an answer does not open", "err", err)
 		return mcp.Message{}, false
@@ -130,7 +133,7 @@ func (s *Server) keepAnswer(ctx context.Context, session string, m mcp.Message) 
 	if err != nil || json.Unmarshal(plain, &q) != nil || q.Session != session {
 		return nil
 	}
-	sealed, err := s.Box.Seal(place(q.Random), m.Encode())
+	sealed, err := s.Box.Seal(answers.Place(q.Random), m.Encode())
 	if err != nil {
 		return err
 	}

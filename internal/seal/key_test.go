@@ -77,7 +77,7 @@ func TestKeyFileThatOthersCanReadIsRefused(t *testing.T) {
 }
 
 func TestKeyFileOfWrongSizeIsRefusedAndLeftAlone(t *testing.T) {
-	for _, size := range []int{0, 31, 33, 64} {
+	for _, size := range []int{0, 31, 33, 63, (maxKeys + 1) * keyLen} {
 		path := filepath.Join(t.TempDir(), "master.key")
 		if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
 			t.Fatal(err)
@@ -99,11 +99,11 @@ func TestKeyFileOfWrongSizeIsRefusedAndLeftAlone(t *testing.T) {
 
 func TestFingerprintTellsKeysApartAndShowsNothing(t *testing.T) {
 	master := bytes.Repeat([]byte{0xab}, keyLen)
-	a, err := newKey(master)
+	a, err := newKey("", master)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := newKey(bytes.Repeat([]byte{0xac}, keyLen))
+	b, err := newKey("", bytes.Repeat([]byte{0xac}, keyLen))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,5 +116,127 @@ func TestFingerprintTellsKeysApartAndShowsNothing(t *testing.T) {
 				t.Errorf("%s shows the key: %s", verb, s)
 			}
 		}
+	}
+}
+
+// R1409: the master key changes while values are sealed and opened: every key of the
+// file opens, the one that is used seals, and what is dropped opens nothing.
+func TestMasterKeyIsChanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "master.key")
+	one, err := LoadKey(path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := LoadKey(path, false) // another node
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := one.Fingerprint()
+	sealed := func(k *Key) []byte {
+		t.Helper()
+		s, err := Box{k}.Seal("t/1/c", []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	opens := func(k *Key, sealed []byte) bool {
+		plain, err := Box{k}.Open("t/1/c", sealed)
+		if err != nil && !errors.Is(err, ErrOtherKey) {
+			t.Errorf("%v", err)
+		}
+		return string(plain) == "x"
+	}
+	follow := func(want bool) {
+		t.Helper()
+		if changed, err := other.Refresh(); err != nil || changed != want {
+			t.Fatalf("changed %v, %v", changed, err)
+		}
+	}
+	first := sealed(one)
+	follow(false)
+	next, err := one.Add()
+	if err != nil || next == old || one.Fingerprint() != old || len(one.Fingerprints()) != 2 {
+		t.Fatalf("%s after %s: %v, %v", next, old, one.Fingerprints(), err)
+	}
+	follow(true)
+	if err := one.Use("0123456789abcdef"); !errors.Is(err, ErrNoSuchKey) {
+		t.Errorf("%v", err)
+	}
+	for range 2 { // again changes nothing
+		if err := one.Use(next); err != nil || one.Fingerprint() != next || one.Fingerprints()[1] != old {
+			t.Fatalf("%v %v", one.Fingerprints(), err)
+		}
+	}
+	second := sealed(one)
+	if one.Under(first) != old || one.Under(second) != next || one.Under([]byte("x")) != "" {
+		t.Errorf("%s %s", one.Under(first), one.Under(second))
+	}
+	for _, k := range []*Key{one, other} { // the other node seals under the old one still
+		if !opens(k, first) || !opens(k, second) || !opens(k, sealed(other)) {
+			t.Error("something does not open")
+		}
+	}
+	follow(true)
+	if other.Fingerprint() != next {
+		t.Error("the other node does not follow")
+	}
+	if err := one.Drop(); err != nil {
+		t.Fatal(err)
+	}
+	if opens(one, first) || !opens(one, second) || !opens(other, first) {
+		t.Error("what was dropped opens, or what was not does not")
+	}
+	follow(true)
+	if opens(other, first) {
+		t.Error("the other node keeps what was dropped")
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 || info.Size() != keyLen {
+		t.Errorf("%v %v", info, err)
+	}
+	if names, err := os.ReadDir(filepath.Dir(path)); err != nil || len(names) != 1 {
+		t.Errorf("it left %v, %v", names, err)
+	}
+	for range maxKeys - 1 {
+		if _, err := one.Add(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := one.Add(); err == nil {
+		t.Error("the file grows without end")
+	}
+}
+
+// A file that is gone, unreadable, or that of another database changes nothing.
+func TestFileThatIsNotOursIsNotTaken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "master.key")
+	k, err := LoadKey(path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func() error{
+		"another's": func() error { return os.WriteFile(path, bytes.Repeat([]byte{1}, keyLen), 0o600) },
+		"cut":       func() error { return os.Truncate(path, 5) },
+		"readable":  func() error { return os.Chmod(path, 0o644) },
+		"gone":      func() error { return os.RemoveAll(path) },
+	} {
+		before, _ := os.ReadFile(path)
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		if changed, err := k.Refresh(); err == nil || changed || len(k.Fingerprints()) != 1 {
+			t.Errorf("%s: %v %v", name, changed, err)
+		}
+		if _, err := k.Add(); err == nil {
+			t.Errorf("%s: a key was added", name)
+		}
+		_ = os.Remove(path)
+		if err := os.WriteFile(path, before, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := k.Refresh(); err != nil {
+		t.Error(err)
 	}
 }

@@ -30,6 +30,13 @@ type Keeper interface {
 	Unwrap(ctx context.Context, wrapped []byte) ([]byte, error)
 }
 
+// A Column is where a room keeps values that are sealed for "table/id/column", so
+// that they can be sealed again under another key.
+type Column struct{ Table, ID, Name string }
+
+// Place is what the value in the row with this id is sealed for.
+func (c Column) Place(id string) string { return c.Table + "/" + id + "/" + c.Name }
+
 // A Box seals and opens values with a key of their own each (R1409).
 type Box struct{ Keeper Keeper }
 
@@ -97,14 +104,11 @@ func (b Box) seal(place string, plain []byte) ([]byte, error) {
 }
 
 func (b Box) open(place string, sealed []byte) ([]byte, error) {
-	if len(sealed) < headerLen || sealed[0] != version {
+	wrapped, end, ok := wrappedKey(sealed)
+	if !ok {
 		return nil, ErrSealed
 	}
-	end := headerLen + int(binary.BigEndian.Uint16(sealed[1:]))
-	if len(sealed) < end {
-		return nil, ErrSealed
-	}
-	dek, err := b.Keeper.Unwrap(context.Background(), sealed[headerLen:end])
+	dek, err := b.Keeper.Unwrap(context.Background(), wrapped)
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +121,18 @@ func (b Box) open(place string, sealed []byte) ([]byte, error) {
 		return nil, ErrSealed
 	}
 	return plain, nil
+}
+
+// wrappedKey is the part of a sealed value that the keeper made, and where it ends.
+func wrappedKey(sealed []byte) (wrapped []byte, end int, ok bool) {
+	if len(sealed) < headerLen || sealed[0] != version {
+		return nil, 0, false
+	}
+	end = headerLen + int(binary.BigEndian.Uint16(sealed[1:]))
+	if len(sealed) < end {
+		return nil, 0, false
+	}
+	return sealed[headerLen:end], end, true
 }
 
 // newAEAD is AES-256-GCM that puts a random nonce before what it seals. The key

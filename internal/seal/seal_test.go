@@ -9,7 +9,7 @@ import (
 
 func testBox(t testing.TB, fill byte) Box {
 	t.Helper()
-	k, err := newKey(bytes.Repeat([]byte{fill}, keyLen))
+	k, err := newKey("", bytes.Repeat([]byte{fill}, keyLen))
 	if err != nil {
 		t.Fatal(err)
 	}

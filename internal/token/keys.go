@@ -20,6 +20,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
@@ -184,7 +185,7 @@ func (t *Tokens) makeKey(tx *store.Tx) error {
 	if err != nil {
 		return err
 	}
-	sealed, err := t.Box.Seal(keyPlace(jwk.KeyID), der)
+	sealed, err := t.Box.Seal(privateKeys.Place(jwk.KeyID), der)
 	if err != nil {
 		return err
 	}
@@ -193,8 +194,10 @@ func (t *Tokens) makeKey(tx *store.Tx) error {
 	return err
 }
 
-// keyPlace is what a private key is sealed for.
-func keyPlace(kid string) string { return "signing_key/" + kid + "/private" }
+// Sealed is what this room keeps sealed.
+var Sealed = []seal.Column{privateKeys}
+
+var privateKeys = seal.Column{Table: "signing_key", ID: "kid", Name: "private"}
 
 // readKeys reads what is published now.
 func (t *Tokens) readKeys(tx *store.Tx) (*keys, error) {
@@ -241,7 +244,7 @@ func (t *Tokens) readKeys(tx *store.Tx) (*keys, error) {
 }
 
 func (t *Tokens) signer(kid, alg string, sealed []byte) (jose.Signer, error) {
-	der, err := t.Box.Open(keyPlace(kid), sealed)
+	der, err := t.Box.Open(privateKeys.Place(kid), sealed)
 	if err != nil {
 		return nil, keyUnreadable.New("the signing key cannot be read").Because(err)
 	}

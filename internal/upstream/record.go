@@ -20,8 +20,10 @@ type record struct {
 	tools               []mcp.ToolDefinition
 }
 
-// place is what the environment is sealed for.
-func (r record) place() string { return "upstream/" + r.id + "/env" }
+// Sealed is what this room keeps sealed.
+var Sealed = []seal.Column{environments}
+
+var environments = seal.Column{Table: "upstream", ID: "id", Name: "env"}
 
 // recordOf seals what must be.
 func recordOf(srv *server, box seal.Box) (record, error) {
@@ -44,7 +46,7 @@ func recordOf(srv *server, box seal.Box) (record, error) {
 	if err != nil {
 		return r, err
 	}
-	r.env, err = box.Seal(r.place(), env)
+	r.env, err = box.Seal(environments.Place(r.id), env)
 	return r, err
 }
 
@@ -59,7 +61,7 @@ func (r record) spec(box seal.Box) (Spec, error) {
 	if len(r.env) == 0 {
 		return spec, nil
 	}
-	env, err := box.Open(r.place(), r.env)
+	env, err := box.Open(environments.Place(r.id), r.env)
 	if err != nil {
 		return spec, err
 	}

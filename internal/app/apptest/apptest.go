@@ -89,6 +89,9 @@ func At(t testing.TB, url, dir string, log *Log) *House {
 // Stop ends the server, once, and returns how it ended.
 func (h *House) Stop() error { return h.stop() }
 
+// Same makes another house keep its data where h did.
+func (h *House) Same(c *app.Config) { c.DataDir, c.Database = h.Dir, h.database }
+
 // Dev is development mode.
 func Dev(c *app.Config) { c.Dev = true }
 
