@@ -59,6 +59,7 @@ var floors = []struct {
 	{10, "app/apptest", "all"},
 	{10, "cmd/gatehouse", "all"},
 	{10, "bench", ""},
+	{10, "test/conformance/client", "client"},
 }
 
 // everyones may be used from every floor above their own.

@@ -52,6 +52,27 @@ type Options struct {
 	// refreshed and never stored.
 	Token string
 
+	// Document is the https address of the document that describes the program
+	// (OAuth Client ID Metadata Document). It is the client id wherever an issuer
+	// takes one; empty registers the program instead.
+	Document string
+
+	// SignIn is called when a server demands a sign-in, or more than the token may
+	// do, and is expected to sign in with that demand: by Login where there is a
+	// person, by LoginAsApp or LoginByEnterprise where there is none. Nobody else
+	// signs in meanwhile. Nil turns each demand into an ErrAuthentication or
+	// ErrPermission.
+	SignIn func(ctx context.Context, c *Client, d Demand) error
+
+	// Ask is how a server's question reaches the person while a call runs
+	// (elicitation). Nil tells servers that nobody can be asked.
+	Ask func(ctx context.Context, q Question) (Reply, error)
+
+	// Notify is told what a server says of its own accord while a session is open:
+	// that its tools have changed, a line of its log. It must not wait for the
+	// session. Servers of the era without handshake say nothing unasked.
+	Notify func(method string, params json.RawMessage)
+
 	// EndpointOrigins are origins ("https://host") other than its own at which
 	// an issuer may have its token, registration and revocation endpoints.
 	EndpointOrigins []string
@@ -62,8 +83,11 @@ type Client struct {
 	opts Options
 	hc   *http.Client
 
+	signing chan struct{} // full while somebody signs in
+
 	mu     sync.Mutex
 	logins map[string]login // by server; what the file said last
+	legacy map[string]bool  // servers that are known to want a handshake
 }
 
 // New makes a client. It reads nothing and connects to nothing.
@@ -78,7 +102,7 @@ func New(o Options) *Client {
 		Transport:     o.HTTP,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return &Client{opts: o, hc: hc, logins: map[string]login{}}
+	return &Client{opts: o, hc: hc, signing: make(chan struct{}, 1), logins: map[string]login{}, legacy: map[string]bool{}}
 }
 
 // ServerURL is the address of the MCP endpoint that a person means: https is

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,28 +25,50 @@ type site struct {
 // discover finds the authorization server of an MCP server: the server's
 // challenge names its metadata, else it stands at a well-known address; it names
 // the issuer, whose own metadata is at a well-known address again (MCP
-// 2025-11-25 authorization, "Authorization Server Discovery").
-func (c *Client) discover(ctx context.Context, server string) (*site, error) {
-	challenge, err := c.challenge(ctx, server)
+// 2025-11-25 authorization, "Authorization Server Discovery"). It is done anew for
+// each sign-in, since a server may move to another issuer. What to ask for: what
+// is demanded, else all that the server lists, else nothing ("Scope Selection
+// Strategy").
+func (c *Client) discover(ctx context.Context, server string, d Demand) (*site, error) {
+	challenge, notNeeded, err := c.demanded(ctx, server, d)
 	if err != nil {
 		return nil, err
 	}
-	prm, err := c.resourceMetadata(ctx, server, challenge.ResourceMetadata())
+	prm, found, err := c.resourceMetadata(ctx, server, challenge.ResourceMetadata())
 	if err != nil {
 		return nil, err
 	}
-	as, err := c.serverMetadata(ctx, server, prm.AuthorizationServers[0])
-	if err != nil {
+	if notNeeded != nil && !found { // it is open, and says nothing about doors inside
+		return nil, notNeeded
+	}
+	s := &site{server: server, resource: prm.Resource, name: prm.Name, scope: cmp.Or(d.Scope, challenge.Params["scope"], strings.Join(prm.ScopesSupported, " "))}
+	if s.as, err = c.serverMetadata(ctx, server, prm.AuthorizationServers[0], !found); err != nil {
 		return nil, err
-	}
-	s := &site{server: server, resource: prm.Resource, name: prm.Name, scope: challenge.Params["scope"], as: as}
-	if s.scope == "" {
-		s.scope = strings.Join(prm.ScopesSupported, " ")
-	}
-	if s.scope != "" && slices.Contains(as.ScopesSupported, "offline_access") && !slices.Contains(strings.Fields(s.scope), "offline_access") {
-		s.scope += " offline_access"
 	}
 	return s, nil
+}
+
+// demanded is the challenge of the server. Some answer the first message to
+// anybody and demand a token later, some want another first message; then there
+// is no challenge yet, and an error that counts if nothing else says that one can
+// sign in.
+func (c *Client) demanded(ctx context.Context, server string, d Demand) (ch oauth.AuthChallenge, notNeeded, err error) {
+	if d.challenge != nil {
+		return *d.challenge, nil, nil
+	}
+	ch, err = c.challenge(ctx, server)
+	if e, ok := errors.AsType[*Error](err); ok && (e.Code == signInNotNeeded.Name || e.Code == noSignIn.Name) {
+		return ch, err, nil
+	}
+	return ch, nil, err
+}
+
+// offline adds the scope for refresh tokens where the issuer lists it, and only
+// there.
+func (s *site) offline() {
+	if s.scope != "" && slices.Contains(s.as.ScopesSupported, "offline_access") {
+		s.scope = union(s.scope, "offline_access")
+	}
 }
 
 // challenge asks the server without a token and returns what it demands.
@@ -53,7 +76,7 @@ func (c *Client) challenge(ctx context.Context, server string) (oauth.AuthChalle
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	s := &Session{c: c, server: server, anonymous: true}
-	res, err := s.send(ctx, s.initializeRequest(), handshake{})
+	res, err := s.send(ctx, s.initializeRequest(), handshake{}, nil)
 	if err != nil {
 		return oauth.AuthChallenge{}, err
 	}
@@ -61,6 +84,9 @@ func (c *Client) challenge(ctx context.Context, server string) (oauth.AuthChalle
 	if res.StatusCode >= 200 && res.StatusCode < 300 {
 		s.end(ctx, handshake{session: res.Header.Get(sessionHeader)})
 		return oauth.AuthChallenge{}, signInNotNeeded.fail("%s asks for no sign-in", server)
+	}
+	if res.StatusCode >= 400 && res.StatusCode < 500 && res.StatusCode != http.StatusUnauthorized {
+		return oauth.AuthChallenge{}, noSignIn.fail("can't find out how to sign in to %s", server).why("it answers with status %d and describes no sign-in", res.StatusCode)
 	}
 	if res.StatusCode != http.StatusUnauthorized {
 		return oauth.AuthChallenge{}, unreadable.fail("can't find out how to sign in to %s", server).why("it answers with status %d", res.StatusCode)
@@ -80,40 +106,41 @@ func bearerChallenge(h http.Header) oauth.AuthChallenge {
 // resourceMetadata finds the document that describes the server (RFC 9728). One
 // that describes another address is refused, since a token for that would be
 // shown to this server. A server without one is its own issuer, as revision
-// 2025-03-26 had it.
-func (c *Client) resourceMetadata(ctx context.Context, server, named string) (oauth.ResourceMetadata, error) {
+// 2025-03-26 had it; then found is false.
+func (c *Client) resourceMetadata(ctx context.Context, server, named string) (prm oauth.ResourceMetadata, found bool, err error) {
 	u, _ := url.Parse(server) // it came out of ServerURL
 	urls := oauth.ResourceMetadataURLs(server)
 	if named != "" {
 		urls = []string{named}
 	}
 	for _, address := range urls {
-		var prm oauth.ResourceMetadata
-		found, err := c.document(ctx, address, isLoopback(u), &prm)
-		if err != nil {
-			return prm, err
+		prm = oauth.ResourceMetadata{}
+		if found, err = c.document(ctx, address, isLoopback(u), &prm); err != nil {
+			return prm, false, err
 		}
 		if !found {
 			continue
 		}
 		root := address == oauth.WellKnown(origin(u), oauth.ResourceSuffix) && oauth.SameResource(prm.Resource, origin(u))
 		if !root && !oauth.SameResource(prm.Resource, server) {
-			return prm, notTrusted.fail("can't sign in to %s", server).why("its metadata describes %q instead", prm.Resource)
+			return prm, false, notTrusted.fail("can't sign in to %s", server).why("its metadata describes %q instead", prm.Resource)
 		}
 		if len(prm.AuthorizationServers) == 0 {
-			return prm, notTrusted.fail("can't sign in to %s", server).why("its metadata names no authorization server")
+			return prm, false, notTrusted.fail("can't sign in to %s", server).why("its metadata names no authorization server")
 		}
-		return prm, nil
+		return prm, true, nil
 	}
 	if named != "" {
-		return oauth.ResourceMetadata{}, notTrusted.fail("can't sign in to %s", server).why("there is nothing at %s, where its metadata should be", named)
+		return prm, false, notTrusted.fail("can't sign in to %s", server).why("there is nothing at %s, where its metadata should be", named)
 	}
-	return oauth.ResourceMetadata{Resource: server, AuthorizationServers: []string{origin(u)}}, nil
+	return oauth.ResourceMetadata{Resource: server, AuthorizationServers: []string{origin(u)}}, false, nil
 }
 
-// serverMetadata finds the metadata of an issuer (RFC 8414) and refuses what
-// would send secrets elsewhere or weaken the flow.
-func (c *Client) serverMetadata(ctx context.Context, server, issuer string) (oauth.ServerMetadata, error) {
+// serverMetadata finds the metadata of an issuer (RFC 8414, OpenID Connect
+// Discovery) and refuses what would send secrets elsewhere. Where the MCP server
+// is its own issuer and publishes none, its endpoints have the names that
+// revision 2025-03-26 gave them.
+func (c *Client) serverMetadata(ctx context.Context, server, issuer string, own bool) (oauth.ServerMetadata, error) {
 	u, _ := url.Parse(server)
 	local := isLoopback(u)
 	if _, err := safeURL(issuer, local); err != nil {
@@ -132,18 +159,18 @@ func (c *Client) serverMetadata(ctx context.Context, server, issuer string) (oau
 			return as, nil
 		}
 	}
+	if own {
+		return oauth.ServerMetadata{
+			Issuer: issuer, AuthorizationEndpoint: issuer + "/authorize", TokenEndpoint: issuer + "/token", RegistrationEndpoint: issuer + "/register",
+			ChallengeMethods: []string{"S256"},
+		}, nil
+	}
 	return oauth.ServerMetadata{}, notTrusted.fail("can't sign in to %s", server).why("the authorization server %s publishes no metadata", issuer)
 }
 
 func (c *Client) checkServer(as oauth.ServerMetadata, issuer string, local bool) error {
 	if as.Issuer != issuer {
 		return fmt.Errorf("the metadata of %s claims to be that of %q", issuer, as.Issuer)
-	}
-	if !slices.Contains(as.ChallengeMethods, "S256") {
-		return fmt.Errorf("%s does not say that it supports PKCE with S256", issuer)
-	}
-	if _, err := safeURL(as.AuthorizationEndpoint, local); err != nil {
-		return fmt.Errorf("its sign-in page %q is no safe address: %w", as.AuthorizationEndpoint, err)
 	}
 	if as.TokenEndpoint == "" {
 		return errors.New("it names no token endpoint")
@@ -152,6 +179,20 @@ func (c *Client) checkServer(as oauth.ServerMetadata, issuer string, local bool)
 		if err := c.checkEndpoint(endpoint, issuer, local); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkBrowser refuses to send a person to a page that is none, or with a flow
+// that anybody who sees the code could finish.
+func (s *site) checkBrowser() error {
+	u, _ := url.Parse(s.server)
+	cannot := notTrusted.fail("can't sign in to %s", s.server)
+	if !slices.Contains(s.as.ChallengeMethods, "S256") {
+		return cannot.why("%s does not say that it supports PKCE with S256", s.as.Issuer)
+	}
+	if _, err := safeURL(s.as.AuthorizationEndpoint, isLoopback(u)); err != nil {
+		return cannot.why("its sign-in page %q is no safe address: %v", s.as.AuthorizationEndpoint, err)
 	}
 	return nil
 }

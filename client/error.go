@@ -83,6 +83,11 @@ var (
 		Why: "it answers without a token",
 		Fix: "use it as it is",
 	}, ErrInvalid}
+	noSignIn = failure{problem.Code{
+		Name: "SIGN_IN_UNKNOWN", Kind: problem.Unavailable,
+		Why: "it refuses the first message and describes no sign-in",
+		Fix: "check that the address is that of an MCP server",
+	}, ErrUnreachable}
 	notTrusted = failure{problem.Code{
 		Name: "SERVER_NOT_TRUSTED", Kind: problem.Unauthenticated,
 		Why: "what the server says about its sign-in does not fit together",
@@ -134,7 +139,7 @@ var (
 func Codes() []Error {
 	var codes []Error
 	for _, f := range []failure{
-		addressInvalid, notSignedIn, signedOut, signInFailed, notAllowed, signInNotNeeded, notTrusted, cannotRegister,
+		addressInvalid, notSignedIn, signedOut, signInFailed, notAllowed, signInNotNeeded, noSignIn, notTrusted, cannotRegister,
 		notPermitted, callInvalid, toolFailed, unreachable, unreadable, sessionGone, credentialsUnusable,
 	} {
 		codes = append(codes, Error{Kind: f.kind, Code: f.Name, Message: f.About, Why: f.Why, Fix: f.Fix})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"regexp"
@@ -13,19 +14,15 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 )
 
-// newRequest makes an HTTP request of the session with the token of the moment.
-func (s *Session) newRequest(ctx context.Context, method string, body []byte, hand handshake) (*http.Request, error) {
-	token := ""
-	if !s.anonymous {
-		var err error
-		if token, err = s.c.bearer(ctx, s.server, ""); err != nil {
-			return nil, err
-		}
+// token is the one of the moment; refused is one that the server did not take.
+func (s *Session) token(ctx context.Context, refused string) (string, error) {
+	if s.anonymous {
+		return "", nil
 	}
-	return s.withToken(ctx, method, body, hand, token)
+	return s.c.bearer(ctx, s.server, refused)
 }
 
-func (s *Session) withToken(ctx context.Context, method string, body []byte, hand handshake, token string) (*http.Request, error) {
+func (s *Session) newRequest(ctx context.Context, method string, body []byte, hand handshake, token string) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, s.server, bytes.NewReader(body))
 	if err != nil {
 		return nil, addressInvalid.fail("can't talk to %s", s.server).because(err)
@@ -47,31 +44,57 @@ func (s *Session) withToken(ctx context.Context, method string, body []byte, han
 	return req, nil
 }
 
-// send posts a message. A token that the server refuses is refreshed once, and
-// the message sent again.
-func (s *Session) send(ctx context.Context, m mcp.Message, hand handshake) (*http.Response, error) {
-	body := m.Encode()
-	req, err := s.newRequest(ctx, http.MethodPost, body, hand)
+func (s *Session) post(ctx context.Context, body []byte, hand handshake, extra http.Header, token string) (*http.Response, error) {
+	req, err := s.newRequest(ctx, http.MethodPost, body, hand, token)
 	if err != nil {
 		return nil, err
 	}
-	res, err := s.do(req)
-	if err != nil || res.StatusCode != http.StatusUnauthorized || s.anonymous {
-		return res, err
-	}
-	token := req.Header.Get("Authorization")
-	if token == "" || s.c.opts.Token != "" {
-		return res, nil
-	}
-	_ = res.Body.Close() // the refusal itself says nothing more
-	fresh, err := s.c.bearer(ctx, s.server, token[len("Bearer "):])
-	if err != nil {
-		return nil, err
-	}
-	if req, err = s.withToken(ctx, http.MethodPost, body, hand, fresh); err != nil {
-		return nil, err
-	}
+	maps.Copy(req.Header, extra)
 	return s.do(req)
+}
+
+// send posts a message. A token that the server refuses is refreshed once; what
+// a sign-in would cure is left to Options.SignIn, a few times. Then the message
+// is sent again.
+func (s *Session) send(ctx context.Context, m mcp.Message, hand handshake, extra http.Header) (*http.Response, error) {
+	body := m.Encode()
+	want := Demand{Server: s.server, Scope: s.granted("")}
+	token, err := s.token(ctx, "")
+	refreshed := false
+	for signIns := 0; ; {
+		if isSignedOut(err) && s.c.opts.SignIn != nil && signIns < maxSignIns {
+			signIns++
+			token, err = s.c.signIn(ctx, want, token)
+		}
+		if err != nil {
+			return nil, err
+		}
+		res, failed := s.post(ctx, body, hand, extra, token)
+		if failed != nil || s.anonymous || s.c.opts.Token != "" {
+			return res, failed
+		}
+		d, curable := s.demand(res, s.granted(want.Scope))
+		again := res.StatusCode == http.StatusUnauthorized && token != "" && !refreshed
+		if !curable || !again && (s.c.opts.SignIn == nil || signIns == maxSignIns) {
+			return res, nil
+		}
+		_ = res.Body.Close() // the refusal itself says nothing more
+		if want = d; again {
+			refreshed = true
+			token, err = s.token(ctx, token)
+			continue
+		}
+		signIns++
+		token, err = s.c.signIn(ctx, want, token)
+	}
+}
+
+// granted is the scope of the token, or what it was before it was lost.
+func (s *Session) granted(before string) string {
+	if l, ok, err := s.c.stored(s.server); err == nil && ok {
+		return l.Scope
+	}
+	return before
 }
 
 func (s *Session) do(req *http.Request) (*http.Response, error) {
@@ -84,7 +107,7 @@ func (s *Session) do(req *http.Request) (*http.Response, error) {
 
 // tell sends a message that has no answer.
 func (s *Session) tell(ctx context.Context, m mcp.Message, hand handshake) error {
-	res, err := s.send(ctx, m, hand)
+	res, err := s.send(ctx, m, hand, nil)
 	if err != nil {
 		return err
 	}
@@ -97,8 +120,8 @@ func (s *Session) tell(ctx context.Context, m mcp.Message, hand handshake) error
 
 // roundTrip sends a request and waits for its answer, which comes as one JSON
 // object or at the end of a stream. A JSON-RPC error comes back as *mcp.Error.
-func (s *Session) roundTrip(ctx context.Context, m mcp.Message, hand handshake, progress func(Progress)) (json.RawMessage, http.Header, error) {
-	res, err := s.send(ctx, m, hand)
+func (s *Session) roundTrip(ctx context.Context, m mcp.Message, hand handshake, extra http.Header, progress func(Progress)) (json.RawMessage, http.Header, error) {
+	res, err := s.send(ctx, m, hand, extra)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -111,7 +134,7 @@ func (s *Session) roundTrip(ctx context.Context, m mcp.Message, hand handshake, 
 	case "application/json":
 		result, err = s.readJSON(res.Body, m.ID)
 	case "text/event-stream":
-		result, err = s.readStream(ctx, res.Body, m.ID, hand, progress)
+		result, err = (&stream{s: s, id: m.ID, hand: hand, progress: progress}).follow(ctx, res.Body)
 	default:
 		err = unreadable.fail("can't read the answer of %s", s.server).why("it is neither JSON nor a stream of events (%q)", clean(kind))
 	}
@@ -130,27 +153,6 @@ func (s *Session) readJSON(r io.Reader, id json.RawMessage) (json.RawMessage, er
 	return result(m)
 }
 
-// readStream reads events until the answer. What comes before it is progress,
-// or a request of the server's own.
-func (s *Session) readStream(ctx context.Context, r io.Reader, id json.RawMessage, hand handshake, progress func(Progress)) (json.RawMessage, error) {
-	for event, err := range mcp.ReadEvents(r, maxAnswer) {
-		if err != nil {
-			return nil, unreachable.fail("lost the connection to %s", s.server).because(err)
-		}
-		m, fault := mcp.Parse(event.Data)
-		switch {
-		case fault != nil: // an empty event that opens a stream, or one that is none of our business
-		case answers(m, id):
-			return result(m)
-		case m.IsRequest():
-			s.decline(ctx, m, hand)
-		case m.Method == "notifications/progress" && progress != nil && string(mcp.Field(m.Params, "progressToken")) == string(id):
-			report(m.Params, progress)
-		}
-	}
-	return nil, unreachable.fail("lost the connection to %s", s.server).why("the stream ended before the answer")
-}
-
 func answers(m mcp.Message, id json.RawMessage) bool {
 	return m.IsResponse() && (string(m.ID) == string(id) || m.ID == nil && m.Error != nil)
 }
@@ -160,16 +162,6 @@ func result(m mcp.Message) (json.RawMessage, error) {
 		return nil, m.Error
 	}
 	return m.Result, nil
-}
-
-// decline answers a request of the server: a ping with yes, the rest with no,
-// since no capability was offered.
-func (s *Session) decline(ctx context.Context, m mcp.Message, hand handshake) {
-	answer := mcp.Message{ID: m.ID, Result: json.RawMessage("{}")}
-	if m.Method != "ping" {
-		answer = mcp.Message{ID: m.ID, Error: &mcp.Error{Code: mcp.MethodNotFound, Message: "this client does not do that"}}
-	}
-	_ = s.tell(ctx, answer, hand) // if it is lost, so is the call, and that is noticed
 }
 
 // harmless is a list of scopes that means nothing to a shell.
@@ -194,6 +186,9 @@ func (s *Session) refused(res *http.Response) error {
 	case http.StatusNotFound:
 		if res.Request.Header.Get(sessionHeader) != "" {
 			return sessionGone.fail("%s has ended the session", s.server)
+		}
+		if m, fault := mcp.Parse(body); fault == nil && m.Error != nil { // of a method, in the era without handshake
+			return m.Error
 		}
 		e = unreadable.fail("there is no MCP server at %s", s.server).why("it answers with status 404")
 	default:

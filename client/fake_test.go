@@ -33,6 +33,7 @@ type fake struct {
 	iss       []string // in the redirect
 	deny      string   // error in the redirect
 	override  map[string]http.HandlerFunc
+	refuse    func(method string) (status int, challenge string) // a message with a good token; 0 does not
 
 	mu       sync.Mutex
 	seen     []string              // path and the parameters that matter, in order
@@ -148,6 +149,13 @@ func (f *fake) mcp(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	m, _ := mcp.Parse(body)
 	f.seen = append(f.seen, m.Method)
+	if f.refuse != nil {
+		if status, challenge := f.refuse(m.Method); status != 0 {
+			w.Header().Set("WWW-Authenticate", challenge)
+			w.WriteHeader(status)
+			return
+		}
+	}
 	if m.Method != "initialize" && r.Header.Get(mcp.SessionHeader) != f.session {
 		w.WriteHeader(http.StatusNotFound)
 		return

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,8 +33,14 @@ type LoginOptions struct {
 	Step func(name, about string)
 	// Scope replaces what the server suggests to ask for, space separated.
 	Scope string
-	// ClientID is that of an app registered by hand; empty registers one.
-	ClientID string
+	// ClientID is that of an app registered by hand, with its secret if it has
+	// one; empty stands for Options.Document where the server takes it, else for
+	// an app that is registered now.
+	ClientID     string
+	ClientSecret string
+	// Demand is what Options.SignIn was called with; the zero value asks the
+	// server what it demands.
+	Demand Demand
 	// Timeout is how long the person may take; ten minutes if zero.
 	Timeout time.Duration
 }
@@ -48,12 +56,15 @@ func (c *Client) Login(ctx context.Context, server string, o LoginOptions) (Logi
 	if o.Step == nil {
 		o.Step = func(string, string) {}
 	}
-	s, err := c.discover(ctx, server)
+	s, err := c.discover(ctx, server, o.Demand)
 	if err != nil {
 		return Login{}, err
 	}
+	if err := s.checkBrowser(); err != nil {
+		return Login{}, err
+	}
 	o.Step("discover", s.as.Issuer)
-	if o.Scope != "" {
+	if s.offline(); o.Scope != "" {
 		s.scope = o.Scope
 	}
 	l, err := c.authorize(ctx, s, o)
@@ -140,20 +151,24 @@ func (s *site) title() string {
 	return u.Host
 }
 
-// client is who we are at the issuer: by hand, as registered before for the
-// same redirect, or newly registered (RFC 7591).
+// client is who we are at the issuer, in the order of MCP 2025-11-25 "Client
+// Registration Approaches": by hand, by the document that describes us, as
+// registered before for the same redirect, or newly registered (RFC 7591).
 func (c *Client) client(ctx context.Context, s *site, known registration, o LoginOptions, redirect string) (registration, error) {
 	switch {
 	case o.ClientID != "":
-		return registration{ClientID: o.ClientID, RedirectURI: redirect}, nil
+		return App{ID: o.ClientID, Secret: o.ClientSecret}.at(s.as, redirect), nil
+	case s.as.ClientDocuments && c.opts.Document != "":
+		return registration{ClientID: c.opts.Document, RedirectURI: redirect}, nil
 	case known.ClientID != "" && known.RedirectURI == redirect:
 		return known, nil
 	case s.as.RegistrationEndpoint == "":
 		return registration{}, cannotRegister.fail("can't register with %s", s.as.Issuer)
 	}
+	method := askFor(s.as)
 	body, err := json.Marshal(oauth.Registration{
 		ClientName: c.opts.Name, RedirectURIs: []string{redirect}, ApplicationType: "native",
-		GrantTypes: []string{"authorization_code", "refresh_token"}, ResponseTypes: []string{"code"}, TokenAuthMethod: "none", Scope: s.scope,
+		GrantTypes: []string{"authorization_code", "refresh_token"}, ResponseTypes: []string{"code"}, TokenAuthMethod: method, Scope: s.scope,
 	})
 	if err != nil {
 		return registration{}, err
@@ -164,12 +179,12 @@ func (c *Client) client(ctx context.Context, s *site, known registration, o Logi
 	if err != nil {
 		return registration{}, err
 	}
-	return a.registered(s.as, redirect)
+	return a.registered(s.as, method, redirect)
 }
 
 // registered reads the answer of a registration endpoint; some say 200 where
-// RFC 7591 says 201 (C02).
-func (a answer) registered(as oauth.ServerMetadata, redirect string) (registration, error) {
+// RFC 7591 says 201 (C02), and some do not repeat the method.
+func (a answer) registered(as oauth.ServerMetadata, method, redirect string) (registration, error) {
 	if a.status != http.StatusCreated && a.status != http.StatusOK {
 		err := a.refused("register", as.RegistrationEndpoint)
 		return registration{}, cannotRegister.fail("can't register with %s", as.Issuer).because(err)
@@ -178,7 +193,10 @@ func (a answer) registered(as oauth.ServerMetadata, redirect string) (registrati
 	if err := a.decode(&r); err != nil || r.ClientID == "" {
 		return registration{}, unreadable.fail("can't register with %s", as.Issuer).why("the answer has no client_id")
 	}
-	return registration{ClientID: r.ClientID, Secret: r.ClientSecret, AuthMethod: r.TokenAuthMethod, RedirectURI: redirect}, nil
+	if method == public && r.ClientSecret != "" && !slices.Contains(as.TokenAuthMethods, public) {
+		method = secretBasic // it was given for something (RFC 7591 §2)
+	}
+	return registration{ClientID: r.ClientID, Secret: r.ClientSecret, AuthMethod: cmp.Or(r.TokenAuthMethod, method), RedirectURI: redirect}, nil
 }
 
 // url is the address at which the person decides.
@@ -240,22 +258,30 @@ func (a *attempt) checkIssuer(q url.Values) error {
 }
 
 // exchange trades the code for tokens and stores them.
-func (a *attempt) exchange(ctx context.Context, code string) error {
-	l := login{
-		Issuer: a.site.as.Issuer, TokenEndpoint: a.site.as.TokenEndpoint, RevocationEndpoint: a.site.as.RevocationEndpoint,
-		Resource: a.site.resource, Client: a.as, Scope: a.site.scope,
-	}
-	got, err := a.c.redeem(ctx, l, url.Values{
+func (a *attempt) exchange(ctx context.Context, code string) (err error) {
+	a.login, err = a.c.obtain(ctx, a.site, a.as, url.Values{
 		"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {a.as.RedirectURI}, "code_verifier": {a.verifier},
 	})
+	return err
+}
+
+// obtain trades a grant for tokens and stores them with the client they belong
+// to. A client without a redirect is that of a program, and given each time.
+func (c *Client) obtain(ctx context.Context, s *site, as registration, grant url.Values) (login, error) {
+	l := login{
+		Issuer: s.as.Issuer, TokenEndpoint: s.as.TokenEndpoint, RevocationEndpoint: s.as.RevocationEndpoint,
+		Resource: s.resource, Client: as, Scope: s.scope,
+	}
+	got, err := c.redeem(ctx, l, grant)
 	if err != nil {
-		return err
+		return login{}, err
 	}
 	l.take(got)
-	a.login = l
-	return a.c.change(ctx, func(cr *credentials) error {
-		cr.Clients[l.Issuer] = a.as
-		cr.Logins[a.site.server] = l
+	return l, c.change(ctx, func(cr *credentials) error {
+		if as.RedirectURI != "" {
+			cr.Clients[l.Issuer] = as
+		}
+		cr.Logins[s.server] = l
 		return nil
 	})
 }

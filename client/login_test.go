@@ -137,6 +137,13 @@ func TestLoginWithDifferentServers(t *testing.T) {
 				writeJSON(w, 200, oauth.Registration{ClientID: "client-1"})
 			}
 		}, LoginOptions{}, "mcp:tools"},
+		{"open at first", func(f *fake) {
+			f.override["/mcp"] = func(w http.ResponseWriter, r *http.Request) {}
+		}, LoginOptions{}, "a b"},
+		{"another first message wanted", func(f *fake) {
+			f.override["/mcp"] = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(400) }
+		}, LoginOptions{}, "a b"},
+		{"no metadata at all (2025-03-26)", func(f *fake) { f.challenge, f.prmPath, f.asPath, f.iss = "Bearer", "", "", nil }, LoginOptions{}, ""},
 		{"registered by hand", func(f *fake) { f.as.RegistrationEndpoint = "" }, LoginOptions{ClientID: "hand"}, "mcp:tools"},
 	}
 	for _, tt := range tests {
@@ -228,8 +235,13 @@ func TestLoginRefusesServersThatLie(t *testing.T) {
 			f.override["/mcp"] = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) }
 		}, "status 500", false},
 		{"no sign-in asked for", func(f *fake) {
+			f.prmPath = ""
 			f.override["/mcp"] = func(w http.ResponseWriter, r *http.Request) {}
 		}, "without a token", false},
+		{"no sign-in described", func(f *fake) {
+			f.prmPath = ""
+			f.override["/mcp"] = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(400) }
+		}, "describes no sign-in", false},
 	}
 	for _, tt := range tests {
 		f, c, b := newFake(t), newClient(t), new(browser)

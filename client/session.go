@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -27,9 +29,11 @@ type Session struct {
 	anonymous bool // neither token nor handshake
 	nextID    atomic.Int64
 
-	mu   sync.Mutex
-	hand handshake
-	info Info
+	mu      sync.Mutex
+	hand    handshake
+	info    Info
+	mirrors map[string][]mirror // by tool, as listed last; nil before
+	deaf    func()              // ends the listening; nil if there is none
 }
 
 // handshake is what both sides agreed on. It goes with every message.
@@ -37,6 +41,9 @@ type handshake struct {
 	session string // empty where the server keeps none
 	version string
 }
+
+// modern reports whether there was no handshake: each request speaks for itself.
+func (h handshake) modern() bool { return h.version >= mcp.Modern }
 
 // Info is what a server says about itself.
 type Info struct {
@@ -58,7 +65,7 @@ func (c *Client) Connect(ctx context.Context, server string) (*Session, error) {
 	s := &Session{c: c, server: server}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s, s.initialize(ctx)
+	return s, s.open(ctx)
 }
 
 // Anonymous is a session that shows no token, even if there is one, and opens
@@ -79,13 +86,90 @@ func (s *Session) Info() Info {
 func (s *Session) Close(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.stopListening()
 	s.end(ctx, s.hand)
 	s.hand.session = ""
 }
 
+// open finds out which era the server is of, the one without handshake first, and
+// remembers which servers are of the other one (MCP 2026-07-28, "Backward
+// Compatibility"). The caller holds mu.
+func (s *Session) open(ctx context.Context) error {
+	if !s.c.isLegacy(s.server) {
+		if modern, err := s.greet(ctx); modern || err != nil {
+			return err
+		}
+		s.c.setLegacy(s.server)
+	}
+	return s.initialize(ctx)
+}
+
+// greet asks a server what it is. Whoever does not answer that, and asks for no
+// sign-in either, wants a handshake.
+func (s *Session) greet(ctx context.Context) (modern bool, err error) {
+	var r struct {
+		Versions     []string           `json:"supportedVersions"`
+		Server       mcp.Implementation `json:"serverInfo"`
+		Instructions string             `json:"instructions"`
+		Meta         struct {
+			Server mcp.Implementation `json:"io.modelcontextprotocol/serverInfo"`
+		} `json:"_meta"`
+	}
+	hand := handshake{version: mcp.Modern}
+	for range 2 { // some refuse at first and name the version they were asked in
+		m, err := s.compose("server/discover", nil, hand, false)
+		if err != nil {
+			return false, err
+		}
+		raw, _, err := s.roundTrip(ctx, m, hand, headers(m, nil), nil)
+		if rpc, ok := errors.AsType[*mcp.Error](err); ok {
+			if rpc.Code == mcp.UnsupportedVersion && slices.Contains(supported(rpc), mcp.Modern) {
+				continue
+			}
+			return false, nil
+		}
+		if e, ok := errors.AsType[*Error](err); ok && (e.Code == unreadable.Name || e.Code == sessionGone.Name) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if json.Unmarshal(raw, &r) != nil || !slices.Contains(r.Versions, mcp.Modern) {
+			return false, nil
+		}
+		if r.Meta.Server.Name != "" {
+			r.Server = r.Meta.Server
+		}
+		s.hand = hand
+		s.info = Info{Name: r.Server.Name, Title: r.Server.Title, Version: r.Server.Version, Protocol: mcp.Modern, Instructions: r.Instructions}
+		return true, nil
+	}
+	return false, nil
+}
+
+func supported(e *mcp.Error) []string {
+	var data struct {
+		Supported []string `json:"supported"`
+	}
+	_ = json.Unmarshal(e.Data, &data) // who names none supports none
+	return data.Supported
+}
+
+func (c *Client) isLegacy(server string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.legacy[server]
+}
+
+func (c *Client) setLegacy(server string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.legacy[server] = true
+}
+
 func (s *Session) initializeRequest() mcp.Message {
 	params, _ := json.Marshal(mcp.InitializeParams{ // strings always marshal
-		ProtocolVersion: mcp.Latest, Capabilities: json.RawMessage("{}"),
+		ProtocolVersion: mcp.Latest, Capabilities: s.c.capabilities(),
 		ClientInfo: mcp.Implementation{Name: s.c.opts.Name, Version: s.c.opts.Version},
 	})
 	return mcp.Message{ID: s.newID(), Method: "initialize", Params: params}
@@ -97,7 +181,7 @@ func (s *Session) newID() json.RawMessage {
 
 // initialize opens the session; the caller holds mu.
 func (s *Session) initialize(ctx context.Context) error {
-	result, header, err := s.roundTrip(ctx, s.initializeRequest(), handshake{}, nil)
+	result, header, err := s.roundTrip(ctx, s.initializeRequest(), handshake{}, nil, nil)
 	if err != nil {
 		return s.explain(err)
 	}
@@ -110,7 +194,11 @@ func (s *Session) initialize(ctx context.Context) error {
 	}
 	s.hand = handshake{header.Get(sessionHeader), r.ProtocolVersion}
 	s.info = Info{Name: r.ServerInfo.Name, Title: r.ServerInfo.Title, Version: r.ServerInfo.Version, Protocol: r.ProtocolVersion, Instructions: r.Instructions}
-	return s.tell(ctx, mcp.Message{Method: "notifications/initialized"}, s.hand)
+	if err := s.tell(ctx, mcp.Message{Method: "notifications/initialized"}, s.hand); err != nil {
+		return err
+	}
+	s.listen(ctx)
+	return nil
 }
 
 // explain turns a JSON-RPC error of the handshake into one of ours.
@@ -122,25 +210,111 @@ func (s *Session) explain(err error) error {
 	return err
 }
 
-// request sends a request in the session and returns its result. A session the
-// server has forgotten is opened again, once.
-func (s *Session) request(ctx context.Context, m mcp.Message, progress func(Progress)) (json.RawMessage, error) {
-	hand, err := s.current(ctx, "")
-	if err != nil {
-		return nil, err
+// compose makes a request. One of the era without handshake says by itself what
+// it speaks and who sends it.
+func (s *Session) compose(method string, params map[string]any, hand handshake, progress bool) (mcp.Message, error) {
+	m := mcp.Message{ID: s.newID(), Method: method}
+	meta := map[string]any{}
+	if progress {
+		meta["progressToken"] = m.ID
 	}
-	result, _, err := s.roundTrip(ctx, m, hand, progress)
-	if isGone(err) {
-		if hand, err = s.current(ctx, hand.session); err != nil {
+	if hand.modern() {
+		meta[mcp.VersionMeta] = hand.version
+		meta[mcp.CapabilitiesMeta] = s.c.capabilities()
+		meta[mcp.ClientMeta] = mcp.Implementation{Name: s.c.opts.Name, Version: s.c.opts.Version}
+	}
+	all := maps.Clone(params)
+	if len(meta) > 0 {
+		if all == nil {
+			all = map[string]any{}
+		}
+		all["_meta"] = meta
+	}
+	if all == nil {
+		return m, nil
+	}
+	var err error
+	m.Params, err = json.Marshal(all)
+	return m, err
+}
+
+// maxRounds ends a request that asks for more and more.
+const maxRounds = 20
+
+// request sends a request in the session and returns its result, once the server
+// has been told all it asked for.
+func (s *Session) request(ctx context.Context, method string, params map[string]any, progress func(Progress)) (json.RawMessage, error) {
+	if params = maps.Clone(params); params == nil {
+		params = map[string]any{}
+	}
+	for range maxRounds {
+		raw, hand, err := s.exchange(ctx, method, params, progress)
+		var want more
+		if err != nil || !hand.modern() || json.Unmarshal(raw, &want) != nil || want.Type != "input_required" {
+			return raw, err
+		}
+		add, err := s.answer(ctx, want)
+		if err != nil {
 			return nil, err
 		}
-		result, _, err = s.roundTrip(ctx, m, hand, progress)
+		for _, once := range []string{"inputResponses", "requestState"} { // what the server does not repeat is not sent again
+			delete(params, once)
+		}
+		maps.Copy(params, add)
+	}
+	return nil, unreadable.fail("can't go on with %s", s.server).why("it asks for more and more")
+}
+
+// exchange sends one request and returns its answer. A session the server has
+// forgotten is opened again, once, and headers that do not fit any more are made
+// from a new list of tools.
+func (s *Session) exchange(ctx context.Context, method string, params map[string]any, progress func(Progress)) (json.RawMessage, handshake, error) {
+	hand, err := s.current(ctx, "")
+	if err != nil {
+		return nil, hand, err
+	}
+	result, id, err := s.try(ctx, method, params, hand, progress)
+	rpc, _ := errors.AsType[*mcp.Error](err)
+	switch {
+	case isGone(err):
+		if hand, err = s.current(ctx, hand.session); err != nil {
+			return nil, hand, err
+		}
+		result, id, err = s.try(ctx, method, params, hand, progress)
+	case rpc != nil && rpc.Code == mcp.HeaderMismatch && method == "tools/call":
+		if _, lerr := s.Tools(ctx); lerr != nil {
+			return nil, hand, err
+		}
+		result, id, err = s.try(ctx, method, params, hand, progress)
 	}
 	if ctx.Err() != nil && err != nil {
-		s.cancel(ctx, m.ID, hand)
-		return nil, ctx.Err()
+		s.cancel(ctx, id, hand)
+		return nil, hand, ctx.Err()
 	}
-	return result, err
+	return result, hand, err
+}
+
+func (s *Session) try(ctx context.Context, method string, params map[string]any, hand handshake, progress func(Progress)) (json.RawMessage, json.RawMessage, error) {
+	m, err := s.compose(method, params, hand, progress != nil)
+	if err != nil {
+		return nil, nil, callInvalid.fail("can't send %s", method).why("the arguments are not JSON")
+	}
+	var extra http.Header
+	if hand.modern() {
+		extra = headers(m, s.mirrored(m))
+	}
+	result, _, err := s.roundTrip(ctx, m, hand, extra, progress)
+	return result, m.ID, err
+}
+
+// mirrored are the headers that a tool wants, as far as it has been listed.
+func (s *Session) mirrored(m mcp.Message) []mirror {
+	if m.Method != "tools/call" {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mirrors[mcp.Text(m.Params, "name")]
 }
 
 func isGone(err error) bool {
@@ -163,6 +337,9 @@ func (s *Session) current(ctx context.Context, gone string) (handshake, error) {
 
 // cancel tells the server that nobody waits any more.
 func (s *Session) cancel(ctx context.Context, request json.RawMessage, hand handshake) {
+	if hand.modern() { // the connection that ended has said so
+		return
+	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer stop()
 	params := json.RawMessage(`{"requestId":` + string(request) + `,"reason":"the caller has gone"}`)
@@ -176,7 +353,11 @@ func (s *Session) end(ctx context.Context, hand handshake) {
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer stop()
-	req, err := s.newRequest(ctx, http.MethodDelete, nil, hand)
+	token, err := s.token(ctx, "")
+	if err != nil {
+		return
+	}
+	req, err := s.newRequest(ctx, http.MethodDelete, nil, hand, token)
 	if err != nil {
 		return
 	}

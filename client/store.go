@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -22,6 +23,11 @@ type registration struct {
 	Secret      string `json:"client_secret,omitempty"`
 	AuthMethod  string `json:"token_endpoint_auth_method,omitempty"`
 	RedirectURI string `json:"redirect_uri,omitempty"`
+
+	// With a key instead of a secret; it stays with the program.
+	key      crypto.Signer
+	keyID    string
+	audience string // the issuer, which alone may take the assertion
 }
 
 // login is what was received for one server. It carries its own client, so a

@@ -152,19 +152,28 @@ func (a answer) refused(what, address string) error {
 	return unreadable.fail("can't %s", what).why("%s answers with status %d", address, a.status)
 }
 
-// postForm authenticates as the client: by its id, or by its secret in the
-// way the registration said.
+// postForm authenticates as the client: by its id, by its secret in the way the
+// registration said, or by a signature.
 func (c *Client) postForm(ctx context.Context, address string, as registration, form url.Values) (answer, error) {
 	h := jsonHeader()
 	h.Set("Content-Type", "application/x-www-form-urlencoded")
-	if as.Secret != "" && as.AuthMethod == "client_secret_basic" {
+	switch {
+	case as.AuthMethod == privateKeyJWT:
+		assertion, err := as.assertion()
+		if err != nil {
+			return answer{}, err
+		}
+		form.Set("client_id", as.ClientID)
+		form.Set("client_assertion_type", assertionType)
+		form.Set("client_assertion", assertion)
+	case as.AuthMethod == secretBasic && as.Secret != "":
 		pair := url.QueryEscape(as.ClientID) + ":" + url.QueryEscape(as.Secret)
 		h.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(pair)))
-	} else {
+	case as.AuthMethod == secretPost && as.Secret != "":
+		form.Set("client_secret", as.Secret)
 		form.Set("client_id", as.ClientID)
-		if as.Secret != "" {
-			form.Set("client_secret", as.Secret)
-		}
+	default:
+		form.Set("client_id", as.ClientID)
 	}
 	return c.fetch(ctx, http.MethodPost, address, h, form.Encode())
 }

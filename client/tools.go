@@ -27,32 +27,59 @@ type Tool struct {
 	} `json:"annotations,omitzero"`
 }
 
-// Tools are all tools the server shows, in its order.
+// Tools are all tools the server shows, in its order. One whose schema demands
+// headers that are not allowed is left out (MCP 2026-07-28 "x-mcp-header").
 func (s *Session) Tools(ctx context.Context) ([]Tool, error) {
 	var all []Tool
-	cursor := ""
-	for range maxPages {
-		var page struct {
-			Tools      []Tool `json:"tools"`
-			NextCursor string `json:"nextCursor"`
+	wanted := map[string][]mirror{}
+	err := s.pages(ctx, "tools/list", "tools", func(raw json.RawMessage) error {
+		var page []Tool
+		if err := json.Unmarshal(raw, &page); err != nil {
+			return err
 		}
-		params, _ := json.Marshal(struct { // strings always marshal
-			Cursor string `json:"cursor,omitempty"`
-		}{cursor})
-		raw, err := s.request(ctx, mcp.Message{ID: s.newID(), Method: "tools/list", Params: params}, nil)
-		if err != nil {
-			return nil, s.explain(err)
+		for _, t := range page {
+			m, ok := mirrors(t.InputSchema)
+			if !ok && s.isModern() {
+				continue
+			}
+			all, wanted[t.Name] = append(all, t), m
 		}
-		if json.Unmarshal(raw, &page) != nil {
-			return nil, unreadable.fail("can't read the tools of %s", s.server)
-		}
-		all = append(all, page.Tools...)
-		if page.NextCursor == "" || page.NextCursor == cursor {
-			return all, nil
-		}
-		cursor = page.NextCursor
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, unreadable.fail("can't read the tools of %s", s.server).why("the list does not end")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mirrors = wanted
+	return all, nil
+}
+
+func (s *Session) isModern() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hand.modern()
+}
+
+// pages reads a list to its end; take is given the member that holds the entries.
+func (s *Session) pages(ctx context.Context, method, member string, take func(json.RawMessage) error) error {
+	params := map[string]any{}
+	for range maxPages {
+		raw, err := s.request(ctx, method, params, nil)
+		if err != nil {
+			return s.explain(err)
+		}
+		entries := mcp.Field(raw, member)
+		if entries == nil || take(entries) != nil {
+			return unreadable.fail("can't read the %s of %s", member, s.server)
+		}
+		next := mcp.Text(raw, "nextCursor")
+		if next == "" || next == params["cursor"] {
+			return nil
+		}
+		params = map[string]any{"cursor": next}
+	}
+	return unreadable.fail("can't read the %s of %s", member, s.server).why("the list does not end")
 }
 
 // Progress is how far a call has got. Total is 0 if the server does not know.
@@ -90,20 +117,11 @@ func (r *Result) Text() string { return strings.Join(r.texts, "\n") }
 // ends, the server is told that nobody waits any more. progress may be nil; it
 // is called while Call waits, never after.
 func (s *Session) Call(ctx context.Context, tool string, args json.RawMessage, progress func(Progress)) (*Result, error) {
-	m := mcp.Message{ID: s.newID(), Method: "tools/call"}
-	params := struct {
-		Name string          `json:"name"`
-		Args json.RawMessage `json:"arguments,omitempty"`
-		Meta map[string]any  `json:"_meta,omitempty"`
-	}{Name: tool, Args: args}
-	if progress != nil {
-		params.Meta = map[string]any{"progressToken": m.ID}
+	params := map[string]any{"name": tool}
+	if args != nil {
+		params["arguments"] = args
 	}
-	var err error
-	if m.Params, err = json.Marshal(params); err != nil {
-		return nil, callInvalid.fail("can't call %s", tool).why("the arguments are not JSON")
-	}
-	raw, err := s.request(ctx, m, progress)
+	raw, err := s.request(ctx, "tools/call", params, progress)
 	if rpc := (*mcp.Error)(nil); errors.As(err, &rpc) {
 		if e := told(rpc.Data); e != nil {
 			return nil, e

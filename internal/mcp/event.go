@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -15,9 +16,10 @@ import (
 
 // Event is one server-sent event (HTML Living Standard §9.2).
 type Event struct {
-	ID   string
-	Name string // "message" when the stream does not say
-	Data []byte
+	ID    string
+	Name  string // "message" when the stream does not say
+	Data  []byte
+	Retry time.Duration // how long to wait before connecting again; 0 when the stream does not say
 }
 
 // EventWriter sends events on an HTTP response, each at once. It may be used by
@@ -147,6 +149,10 @@ func (p *partial) line(line []byte) {
 		p.Name = string(value)
 	case "id":
 		p.ID = string(value)
+	case "retry":
+		if ms, err := strconv.ParseUint(string(value), 10, 31); err == nil {
+			p.Retry = time.Duration(ms) * time.Millisecond
+		}
 	case "data":
 		p.some = true
 		p.Data = append(append(p.Data, value...), '\n')

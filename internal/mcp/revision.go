@@ -22,6 +22,21 @@ const VersionHeader = "MCP-Protocol-Version"
 // SessionHeader carries the id of a legacy session.
 const SessionHeader = "Mcp-Session-Id"
 
+// Headers in which a modern request repeats what it is, for those on the way that
+// read no bodies.
+const (
+	MethodHeader = "Mcp-Method"
+	NameHeader   = "Mcp-Name"
+	ParamHeader  = "Mcp-Param-" // before the name that the tool's schema gives
+)
+
+// Members of params._meta in which a modern request says who sends it.
+const (
+	CapabilitiesMeta = "io.modelcontextprotocol/clientCapabilities"
+	ClientMeta       = "io.modelcontextprotocol/clientInfo"
+	ServerMeta       = "io.modelcontextprotocol/serverInfo" // in the _meta of a result
+)
+
 // VersionMeta is the member of params._meta in which a modern request says its revision.
 const VersionMeta = "io.modelcontextprotocol/protocolVersion"
 

@@ -27,6 +27,7 @@ type ServerMetadata struct {
 	RevocationAuthMethods []string `json:"revocation_endpoint_auth_methods_supported,omitempty"`
 	ChallengeMethods      []string `json:"code_challenge_methods_supported,omitempty"`
 	IssParameter          bool     `json:"authorization_response_iss_parameter_supported,omitempty"` // RFC 9207
+	ClientDocuments       bool     `json:"client_id_metadata_document_supported,omitempty"`          // a client id may be the address of a document
 }
 
 // ResourceMetadata describes one MCP endpoint (RFC 9728; R107, R111).

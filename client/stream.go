@@ -1,0 +1,177 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
+)
+
+// Bounds for connecting again to a stream that broke off.
+const (
+	maxResumes = 10 // in a row that brought nothing
+	firstRetry = time.Second
+	maxRetry   = 30 * time.Second
+)
+
+// stream is what brings the answer to one request, perhaps over several
+// connections.
+type stream struct {
+	s        *Session
+	id       json.RawMessage // of the request
+	hand     handshake
+	progress func(Progress)
+
+	last  string        // id of the last event
+	retry time.Duration // as the server asked
+}
+
+// follow reads until the answer. A server that ended the connection before may
+// be asked for the rest, if it numbers its events and has a session (MCP
+// 2025-11-25 transports, "Resumability and Redelivery").
+func (st *stream) follow(ctx context.Context, body io.Reader) (json.RawMessage, error) {
+	st.retry = firstRetry
+	for barren := 0; ; barren++ {
+		before := st.last
+		result, answered, err := st.read(ctx, body)
+		if answered {
+			return result, err
+		}
+		if before != st.last {
+			barren = 0
+		}
+		if ctx.Err() != nil || st.last == "" || st.hand.modern() || barren == maxResumes {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(min(st.retry, maxRetry)):
+		}
+		res, rerr := st.resume(ctx)
+		if rerr != nil {
+			return nil, err // why it broke off says more
+		}
+		defer func() { _ = res.Body.Close() }() // at most maxResumes are open
+		body = res.Body
+	}
+}
+
+// resume asks for what came after the last event, or for all that comes.
+func (st *stream) resume(ctx context.Context) (*http.Response, error) {
+	token, err := st.s.token(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	req, err := st.s.newRequest(ctx, http.MethodGet, nil, st.hand, token)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	if st.last != "" {
+		req.Header.Set("Last-Event-ID", st.last)
+	}
+	res, err := st.s.do(req)
+	if err == nil && (res.StatusCode != http.StatusOK || !strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream")) {
+		defer func() { _ = res.Body.Close() }()
+		return nil, st.s.refused(res)
+	}
+	return res, err
+}
+
+// read reads events until the answer, or until the connection ends. What comes
+// before the answer is progress, or a request of the server's own.
+func (st *stream) read(ctx context.Context, r io.Reader) (answer json.RawMessage, answered bool, err error) {
+	lost := unreachable.fail("lost the connection to %s", st.s.server)
+	for event, err := range mcp.ReadEvents(r, maxAnswer) {
+		if err != nil {
+			return nil, false, lost.because(err)
+		}
+		if event.ID != "" {
+			st.last = event.ID
+		}
+		if event.Retry != 0 {
+			st.retry = event.Retry
+		}
+		m, fault := mcp.Parse(event.Data)
+		switch {
+		case fault != nil: // an empty event that opens a stream, or one that is none of our business
+		case answers(m, st.id):
+			answer, err = result(m)
+			return answer, true, err
+		case m.IsRequest() && !st.hand.modern():
+			st.s.respond(ctx, m, st.hand)
+		case m.Method != "" && m.Method != "notifications/progress" && st.s.c.opts.Notify != nil:
+			st.s.c.opts.Notify(m.Method, m.Params)
+		case m.Method == "notifications/progress" && st.progress != nil && string(mcp.Field(m.Params, "progressToken")) == string(st.id):
+			report(m.Params, st.progress)
+		}
+	}
+	return nil, false, lost.why("the stream ended before the answer")
+}
+
+// listenPatience is how long a session waits for its stream of messages before
+// it goes on without.
+const listenPatience = 2 * time.Second
+
+// listen opens the stream on which a server speaks of its own accord, if there
+// is anybody to hear it. A server that has none says so, and that is all right.
+// The caller holds mu.
+func (s *Session) listen(ctx context.Context) {
+	s.stopListening()
+	if s.c.opts.Ask == nil && s.c.opts.Notify == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done, open := make(chan struct{}), make(chan struct{}, 1)
+	st := &stream{s: s, hand: s.hand, retry: firstRetry}
+	go func() {
+		defer close(done)
+		st.hear(ctx, func() {
+			select {
+			case open <- struct{}{}:
+			default:
+			}
+		})
+	}()
+	s.deaf = func() { cancel(); <-done }
+	select { // what the server says before is lost
+	case <-open:
+	case <-done:
+	case <-time.After(listenPatience):
+	}
+}
+
+func (s *Session) stopListening() {
+	if s.deaf != nil {
+		s.deaf()
+		s.deaf = nil
+	}
+}
+
+// hear reads the stream and opens it again when it ends, until the server wants no
+// more of that.
+func (st *stream) hear(ctx context.Context, opened func()) {
+	for barren := 0; barren < maxResumes; barren++ {
+		res, err := st.resume(ctx)
+		if err != nil {
+			return
+		}
+		opened()
+		before := st.last
+		_, _, _ = st.read(ctx, res.Body) // it ends without an answer
+		_ = res.Body.Close()
+		if before != st.last {
+			barren = 0
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(min(st.retry, maxRetry)):
+		}
+	}
+}
