@@ -151,7 +151,7 @@ func TestDesignShowsTheFloors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range floors {
-		if strings.HasSuffix(f.name, "test") || f.name == "cmd/gatehouse" || f.name == "bench" {
+		if strings.HasSuffix(f.name, "test") || f.name == "cmd/gatehouse" || f.name == "bench" || strings.HasPrefix(f.name, "test/") {
 			continue
 		}
 		row := regexp.MustCompile(fmt.Sprintf("(?m)^\\| %d \\| `%s` \\| .* \\| %s \\|$", f.floor, f.name, cmp.Or(f.uses, "–")))
@@ -343,7 +343,7 @@ func TestNothingRunsByItself(t *testing.T) {
 // What a server says goes through its logger; only commands print.
 func TestOnlyCommandsPrint(t *testing.T) {
 	for _, f := range tree() {
-		if f.test || strings.HasPrefix(f.pkg, "cmd/") || f.pkg == "bench" {
+		if f.test || strings.HasPrefix(f.pkg, "cmd/") || f.pkg == "bench" || strings.HasPrefix(f.pkg, "test/") {
 			continue
 		}
 		if slices.Contains(imports(f.ast), "log") {
