@@ -91,6 +91,7 @@ var acrossWorkspaces = map[string]string{
 	"audit.inserts":      "its columns are computed from a table, the first of which is the workspace",
 	"authn.session":      "the row is found by an unguessable id, and says which workspace the session is of",
 	"authserver.forget":  "a client belongs to no workspace; what it was given goes with it in all of them",
+	"token.VerifyOpaque": "the row is found by an unguessable id, and says which workspace the token is of",
 	"token.RevokeClient": "a client belongs to no workspace; what it was given is revoked in all of them",
 	"token.RevokeFamily": "the id of the family is unguessable and comes from a token or row that was already judged",
 	"upstream.taken":     "names of servers are unique in the whole instance",

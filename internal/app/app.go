@@ -147,7 +147,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.audit = &audit.Log{DB: db, Box: box}
 	db.BeforeCommit = h.audit.Seal
 	h.people = &identity.People{DB: db, Dev: c.Dev}
-	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log, Window: c.ReuseWindow, Alg: c.SigningAlg, KeyLife: c.SigningKeyLife}
+	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log, Window: c.ReuseWindow, Alg: c.SigningAlg, KeyLife: c.SigningKeyLife, Opaque: h.opaque}
 	letters := &mail.Printer{Out: out}
 	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL}
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
@@ -240,6 +240,19 @@ func (h *house) work(ctx context.Context) (stop func()) {
 		jobs.Go(func() { job(ctx) })
 	}
 	return func() { cancel(); jobs.Wait() }
+}
+
+// opaque reports whether the access tokens of a client at a resource say nothing.
+func (h *house) opaque(client, resource string) bool {
+	for _, whose := range h.live.Load().OpaqueTokens {
+		if a, found := h.registry.AudienceAt(h.config.PublicURL, resource); found && whose == cmp.Or(a.Origin, "mcp") {
+			return true
+		}
+		if whose == "all" || whose == client {
+			return true
+		}
+	}
+	return false
 }
 
 // bearer is the caller of REST: its tokens are those of the common endpoint.

@@ -36,6 +36,7 @@ type Config struct {
 	ReuseWindow    time.Duration
 	SigningAlg     string
 	SigningKeyLife time.Duration
+	OpaqueTokens   []string
 
 	IssuerURL       string
 	Registration    string
@@ -134,6 +135,10 @@ var settings = []setting{
 	{
 		key: "signing_key_life", field: func(c *Config) any { return &c.SigningKeyLife }, preset: "2160h", most: 366 * 24 * time.Hour,
 		doc: "How long a key signs access tokens before the next one does, 90 days unless told otherwise. The next key is published a day before, and the old one until the last token that it signed has expired.",
+	},
+	{
+		key: "opaque_tokens", field: func(c *Config) any { return &c.OpaqueTokens }, absent: "nobody, access tokens are signed JWTs", example: "[tickets]", live: true,
+		doc: "For whom access tokens are random text that says nothing and is looked up at each node, in place of JWTs: names of servers, mcp for the endpoint of all servers, ids of clients, or all.",
 	},
 	{
 		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "off"}, live: true,

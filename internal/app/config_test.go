@@ -183,7 +183,7 @@ var samples = map[string]string{
 	"tls.cert_file": "/x", "tls.key_file": "/x", "trusted_proxies": "10.1.0.0/16", "allowed_origins": "https://app.example",
 	"issuer_url": "https://auth.example", "registration": "off", "redirect_schemes": "com.example.app", "exact_redirects": "true", "require_resource": "true", "endpoint_style": "mcp",
 	"log.level": "warn", "log.format": "json", "drain": "7s", "refresh_reuse_window": "30m",
-	"signing_alg": "EdDSA", "signing_key_life": "720h",
+	"signing_alg": "EdDSA", "signing_key_life": "720h", "opaque_tokens": "tickets",
 }
 
 // together are variables that a setting makes no sense without.

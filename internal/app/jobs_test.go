@@ -97,6 +97,10 @@ func TestWhatHasExpiredIsSwept(t *testing.T) {
 			insert(`INSERT INTO refresh_token (id, workspace, family, parent, hash, created_at, expires_at)
 				VALUES ($1, 'default', $2, '', $3, 0, $4)`, id, family, []byte{1}, ago(expired))
 		}
+		access := func(id string, expired time.Duration) {
+			insert(`INSERT INTO access_token (id, hash, workspace, family, user_id, client, scopes, resource, created_at, expires_at)
+				VALUES ($1, $2, 'default', '', '', '', '', '', 0, $3)`, id, []byte{1}, ago(expired))
+		}
 		link := func(slot int, id string, expired time.Duration) {
 			insert(`INSERT INTO sign_in_link (workspace, user_id, slot, id, hash, flow, created_at, expires_at)
 				VALUES ('default', 'usr_1', $1, $2, $3, '', 0, $4)`, slot, id, []byte{1}, ago(expired))
@@ -143,6 +147,8 @@ func TestWhatHasExpiredIsSwept(t *testing.T) {
 		code("gone, never fetched", "keep, no code was fetched", time.Minute, none)
 		code("keep, may still be fetched", "keep, no code was fetched", -time.Minute, none)
 
+		access("keep, access token", -time.Minute)
+		access("gone, access token", time.Minute)
 		link(0, "gone, link", time.Minute)
 		link(1, "keep, link", -time.Minute)
 		session("gone, session", time.Minute)
@@ -162,13 +168,13 @@ func TestWhatHasExpiredIsSwept(t *testing.T) {
 			t.Fatal(err)
 		}
 		swept(t, h)
-		for _, table := range []string{"client", "flow", "consent", "authorization_code", "token_family", "refresh_token", "sign_in_link", "browser_session", "pushed_request"} {
+		for _, table := range []string{"client", "flow", "consent", "authorization_code", "token_family", "refresh_token", "access_token", "sign_in_link", "browser_session", "pushed_request"} {
 			kept := ids(t, h, table)
 			if len(kept) == 0 || slices.ContainsFunc(kept, func(id string) bool { return strings.HasPrefix(id, "gone") }) {
 				t.Errorf("%s: %q", table, kept)
 			}
 		}
-		want := map[string]int{"client": 6, "flow": 1, "consent": 4, "authorization_code": 2, "token_family": 3, "refresh_token": 1, "sign_in_link": 1, "browser_session": 1}
+		want := map[string]int{"client": 6, "flow": 1, "consent": 4, "authorization_code": 2, "token_family": 3, "refresh_token": 1, "access_token": 1, "sign_in_link": 1, "browser_session": 1}
 		for table, n := range want {
 			if got := ids(t, h, table); len(got) != n {
 				t.Errorf("%s: of %d rows to keep these are left: %q", table, n, got)

@@ -28,7 +28,7 @@ const hidden = "hidden-marker"
 // foreign ids and names, as somebody of another workspace might have seen them.
 var foreignIDs = []string{
 	"zq-other", "usr_zqother", "erin@zq-other.example", "srv_zqother", "zq-server", "zq-server_peek", "peek",
-	"svc_zqother", "fam_zqother", "cns_zqother", "ses_zqother", "rt_zqother", "code_zqother",
+	"svc_zqother", "fam_zqother", "cns_zqother", "ses_zqother", "rt_zqother", "at_zqother", "code_zqother",
 }
 
 // addForeign fills the tables of every room with rows of a second workspace.
@@ -54,6 +54,8 @@ func (h *house) addForeign(t *testing.T, serverURL string) {
 				VALUES ('fam_zqother', 'zq-other', 'usr_zqother', 'app', 'cns_zqother', 'mcp:admin', 'hidden-marker', 1, 9000000000000000, 1)`,
 			`INSERT INTO refresh_token (id, workspace, family, parent, hash, created_at, expires_at)
 				VALUES ('rt_zqother', 'zq-other', 'fam_zqother', '', 'x', 1, 9000000000000000)`,
+			`INSERT INTO access_token (id, hash, workspace, family, user_id, client, scopes, resource, created_at, expires_at)
+				VALUES ('at_zqother', 'x', 'zq-other', 'fam_zqother', 'usr_zqother', 'app', 'mcp:admin', 'hidden-marker', 1, 9000000000000000)`,
 			`INSERT INTO browser_session (id, hash, workspace, user_id, created_at, expires_at)
 				VALUES ('ses_zqother', 'x', 'zq-other', 'usr_zqother', 1, 9000000000000000)`,
 		} {

@@ -3,6 +3,7 @@ package authn
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -103,15 +104,27 @@ func refuse(cause error) error {
 
 // verify checks the token itself and that its subject is still active.
 func (a *Authn) verify(ctx context.Context, raw string) (verified, error) {
-	c, err := a.Tokens.Verify(raw)
-	if err != nil {
-		return verified{}, refuse(err)
+	var v verified
+	if !token.IsOpaque(raw) {
+		c, err := a.Tokens.Verify(raw)
+		if err != nil {
+			return verified{}, refuse(err)
+		}
+		v.claims = c
 	}
-	v := verified{claims: c}
-	err = a.DB.View(ctx, func(tx *store.Tx) (err error) {
-		v.principal, err = a.subject(tx, c.Workspace, c.Subject)
+	err := a.DB.View(ctx, func(tx *store.Tx) (err error) {
+		if token.IsOpaque(raw) {
+			v.claims, err = a.Tokens.VerifyOpaque(tx, raw)
+		}
+		if err == nil {
+			v.principal, err = a.subject(tx, v.claims.Workspace, v.claims.Subject)
+		}
 		return err
 	})
+	if _, bad := errors.AsType[token.ErrToken](err); bad {
+		err = refuse(err)
+	}
+	c := v.claims
 	v.principal.Client = c.Client
 	v.principal.Token = c.ID
 	v.principal.Family = c.Family

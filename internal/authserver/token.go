@@ -17,7 +17,6 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/mail"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
-	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
@@ -386,12 +385,12 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, ref string) erro
 				return err
 			})
 		}
-		claims, err := s.Tokens.Verify(raw)
-		if problem.Is(err, token.Unknown) {
-			return err
-		}
-		if err != nil || claims.Client != c.ID {
+		claims, err := s.Tokens.Accept(tx, raw)
+		if _, bad := errors.AsType[token.ErrToken](err); bad || err == nil && claims.Client != c.ID {
 			return nil // nothing of this client's that works
+		}
+		if err != nil {
+			return err
 		}
 		f = token.Family{ID: claims.Family, Workspace: claims.Workspace, User: claims.Subject, Client: c.ID}
 		return s.revoked(tx, f, claims.ID, ref, func() error { return s.Tokens.Revoke(tx, claims.ID, token.AccessLife) })

@@ -48,6 +48,8 @@ type Tokens struct {
 	Alg     string        // with which keys sign that are made from now on: ES256, EdDSA or RS256; ES256 if empty
 	KeyLife time.Duration // in place of the constant, unless it is 0
 
+	Opaque func(client, resource string) bool // whose access tokens are no JWT; nil: nobody's
+
 	keys    atomic.Pointer[keys]
 	revoked revocations
 	watches watches
@@ -119,9 +121,9 @@ func (t *Tokens) Access(tx *store.Tx, f Family, scopes []string, life time.Durat
 // sign makes the access token alone. Its times are whole seconds.
 func (t *Tokens) sign(tx *store.Tx, f Family, scopes []string, life time.Duration) (Pair, error) {
 	life = life.Truncate(time.Second)
-	access, id, err := t.mint(time.UnixMicro(tx.Now), life, f, scopes)
+	access, id, err := t.issue(tx, life, f, scopes)
 	if err != nil {
-		return Pair{}, oauth.Errorf(oauth.TemporarilyUnavailable, "the token could not be signed")
+		return Pair{}, err
 	}
 	return Pair{Access: access, Token: id, Scopes: scopes, Expires: life}, nil
 }
