@@ -28,6 +28,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
 	"github.com/gatehouse-mcp/gatehouse/internal/mail"
 	"github.com/gatehouse-mcp/gatehouse/internal/mcpserver"
+	"github.com/gatehouse-mcp/gatehouse/internal/outbound"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
@@ -114,6 +115,7 @@ type house struct {
 	people   *identity.People
 	tokens   *token.Tokens
 	authn    *authn.Authn
+	outbound *outbound.Client
 	oauth    *authserver.Server
 	registry *tool.Registry
 	gate     *gate.Gate
@@ -153,11 +155,14 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
 	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version, Followed: h.followed}
 	h.want(c)
+	c.Internet.Allow = c.OutboundAllow
+	h.outbound = outbound.New(c.Internet)
 	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, Codes: Codes}
 	h.oauth = &authserver.Server{
 		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, People: h.people, Authn: h.authn, Mail: letters, Registry: h.registry, Gate: h.gate,
 		Pages: h.pages, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev,
-		Registration: func() bool { return h.live.Load().Registration == "open" }, Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
+		Registration: func() bool { return h.live.Load().Registration == "open" },
+		Documents:    func() authserver.Documents { return h.live.Load().clientDocuments() }, Outbound: h.outbound, Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
 		RequireResource: c.RequireResource, Prefix: families[c.EndpointStyle],
 	}
 	h.pages.AuthServer = h.oauth

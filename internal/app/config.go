@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/outbound"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/upstream"
 )
@@ -40,12 +41,20 @@ type Config struct {
 
 	IssuerURL       string
 	Registration    string
+	CIMD            string
+	CIMDAllow       []string
+	CIMDDocuments   map[string]string // by address, as JSON
+	OutboundAllow   []netip.Prefix
 	RedirectSchemes []string
 	ExactRedirects  bool
 	RequireResource bool
 	EndpointStyle   string
 
 	Servers map[string]upstream.Spec // by name
+
+	// Internet is no setting: what names mean and whose certificates count, where
+	// that is not the system's word. Its Allow is OutboundAllow.
+	Internet outbound.Options
 
 	Source Source
 }
@@ -143,6 +152,23 @@ var settings = []setting{
 	{
 		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "off"}, live: true,
 		doc: "May an app register itself? With off, only those that are registered already can connect.",
+	},
+	{
+		key: "cimd", field: func(c *Config) any { return &c.CIMD }, preset: "open", oneOf: []string{"off", "allowlist", "open"}, live: true,
+		doc: "May an app be known by a document at an address of its maker, which is its client id? With allowlist, by those at the hosts of cimd_allow and those in cimd_documents; with open, by any. Apps that know this way take it as soon as it is offered: where this server does not reach the internet, pin their documents or say off, and they register themselves.",
+	},
+	{
+		key: "cimd_allow", field: func(c *Config) any { return &c.CIMDAllow }, absent: "none", example: "[claude.ai, vscode.dev]", live: true,
+		doc: "Hosts whose documents may be client ids, if cimd is allowlist.",
+	},
+	{
+		key: "cimd_documents", field: func(c *Config) any { return &c.CIMDDocuments }, absent: "they are fetched", live: true,
+		example: "\n  https://claude.ai/oauth/claude-code-client-metadata: claude-code.json\n  https://app.example.org/client.json:\n    client_id: https://app.example.org/client.json\n    client_name: Example\n    redirect_uris: [https://app.example.org/callback]",
+		doc:     "Documents of apps by their address, each the name of a JSON file or the members themselves. What is pinned here is not fetched, and counts as approved by the operator.",
+	},
+	{
+		key: "outbound_allow", field: func(c *Config) any { return &c.OutboundAllow }, absent: "public ones only", example: "[10.20.0.0/16]",
+		doc: "Addresses in your own network that this server may connect to although strangers name them: of documents of apps, for instance. Each network that stands here can be reached through this server by who can make a name point into it.",
 	},
 	{
 		key: "redirect_schemes", field: func(c *Config) any { return &c.RedirectSchemes }, absent: "cursor, vscode, vscode-insiders, windsurf, claude, zed", example: "[cursor, com.example.app]",
@@ -347,8 +373,11 @@ func (s setting) isList() bool {
 // isMapping reports whether the setting is a level of its own, which only the file
 // can hold.
 func (s setting) isMapping() bool {
-	_, mapping := s.field(&Config{}).(*map[string]upstream.Spec)
-	return mapping
+	switch s.field(&Config{}).(type) {
+	case *map[string]upstream.Spec, *map[string]string:
+		return true
+	}
+	return false
 }
 
 // split makes a list of what stands in one text, where the setting is a list.
@@ -452,6 +481,7 @@ func (l *loading) complete() {
 		l.judgeAddress("issuer_url", &c.IssuerURL)
 	}
 	l.judgeSchemes()
+	l.judgeDocuments()
 	switch {
 	case c.TLSCertFile == "" && c.TLSKeyFile != "":
 		l.wrong("tls.cert_file", "a key needs its certificate; name the file")

@@ -30,7 +30,7 @@ func TestDefaults(t *testing.T) {
 	c, err := load(nil, "XDG_DATA_HOME=/data")
 	want := Config{
 		Listen: "localhost:3000", DataDir: "/data/gatehouse", Database: "sqlite:/data/gatehouse/gatehouse.db", MasterKeyFile: "/data/gatehouse/master.key",
-		Registration: "open", RedirectSchemes: []string{"cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"}, EndpointStyle: "oauth",
+		Registration: "open", CIMD: "open", RedirectSchemes: []string{"cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"}, EndpointStyle: "oauth",
 		LogLevel: "info", Drain: 25 * time.Second, ReuseWindow: time.Minute, SigningAlg: "ES256", SigningKeyLife: 90 * 24 * time.Hour,
 	}
 	if err != nil || !reflect.DeepEqual(c, want) {
@@ -181,13 +181,13 @@ func TestIgnoredVariablesAreReported(t *testing.T) {
 var samples = map[string]string{
 	"listen": "localhost:7", "public_url": "https://example.org", "data_dir": "/x", "database": "sqlite:/x", "master_key_file": "/x", "dev": "true",
 	"tls.cert_file": "/x", "tls.key_file": "/x", "trusted_proxies": "10.1.0.0/16", "allowed_origins": "https://app.example",
-	"issuer_url": "https://auth.example", "registration": "off", "redirect_schemes": "com.example.app", "exact_redirects": "true", "require_resource": "true", "endpoint_style": "mcp",
+	"issuer_url": "https://auth.example", "cimd": "allowlist", "cimd_allow": "app.example", "outbound_allow": "10.1.0.0/16", "registration": "off", "redirect_schemes": "com.example.app", "exact_redirects": "true", "require_resource": "true", "endpoint_style": "mcp",
 	"log.level": "warn", "log.format": "json", "drain": "7s", "refresh_reuse_window": "30m",
 	"signing_alg": "EdDSA", "signing_key_life": "720h", "opaque_tokens": "tickets",
 }
 
 // together are variables that a setting makes no sense without.
-var together = map[string]string{"tls.cert_file": "GATEHOUSE_TLS__KEY_FILE=/y", "tls.key_file": "GATEHOUSE_TLS__CERT_FILE=/y"}
+var together = map[string]string{"cimd_allow": "GATEHOUSE_CIMD=allowlist", "tls.cert_file": "GATEHOUSE_TLS__KEY_FILE=/y", "tls.key_file": "GATEHOUSE_TLS__CERT_FILE=/y"}
 
 // One value, given in any way, is the same.
 func TestEverySettingHasItsSpellings(t *testing.T) {

@@ -49,7 +49,7 @@ type Value struct {
 func (c Config) Show() (all []Value) {
 	for _, s := range settings {
 		if s.isMapping() {
-			all = append(all, c.showServers()...)
+			all = append(all, map[string]func() []Value{"servers": c.showServers, "cimd_documents": c.showDocuments}[s.key]()...)
 			continue
 		}
 		all = append(all, Value{s.key, cmp.Or(c.Source.written[s.key], s.show(&c)), cmp.Or(c.Source.origins[s.key], "default")})
@@ -206,7 +206,7 @@ func object(doc string) map[string]any {
 func (s setting) schema() map[string]any {
 	one := map[string]any{"description": s.doc}
 	if s.isMapping() {
-		one["type"], one["additionalProperties"] = "object", serverSchema()
+		one["type"], one["additionalProperties"] = "object", map[string]func() map[string]any{"servers": serverSchema, "cimd_documents": documentSchema}[s.key]()
 		return one
 	}
 	if _, yesOrNo := s.field(&Config{}).(*bool); yesOrNo {
@@ -225,6 +225,10 @@ func (s setting) schema() map[string]any {
 		one["enum"] = s.oneOf
 	}
 	return one
+}
+
+func documentSchema() map[string]any {
+	return map[string]any{"oneOf": []any{map[string]any{"type": "string"}, map[string]any{"type": "object"}}}
 }
 
 func serverSchema() map[string]any {

@@ -36,8 +36,12 @@ type App struct {
 	Reason   string    `json:"reason,omitempty" jsonschema:"why it ended"`
 	Lines    []Line    `json:"-"` // what it can do now; only for the person's own page
 
-	ends *int64
+	ends   *int64
+	client Client
 }
+
+// By is the client as far as it says who it is.
+func (a App) By() Client { return a.client }
 
 // AppState says whether an app can act.
 type AppState string
@@ -82,7 +86,7 @@ func (s *Server) apps(tx *store.Tx, workspace, user string) ([]App, error) {
 		return nil, err
 	}
 	recent := tx.Now - endedShown.Microseconds()
-	found, err := consents(tx, workspace, user, recent)
+	found, err := s.consents(tx, workspace, user, recent)
 	if err != nil {
 		return nil, err
 	}
@@ -139,9 +143,9 @@ func at(micros int64) time.Time {
 	return time.UnixMicro(micros).UTC()
 }
 
-func consents(tx *store.Tx, workspace, user string, recent int64) (apps []App, err error) {
+func (s *Server) consents(tx *store.Tx, workspace, user string, recent int64) (apps []App, err error) {
 	rows, err := tx.Query(`SELECT s.id, s.user_id, CASE WHEN s.client_name = '' THEN c.name ELSE s.client_name END, s.client, s.redirect_uri,
-			s.resource, s.scopes, s.granted_at, s.ends_at, COALESCE(s.ended_at, 0), s.reason
+			s.resource, s.scopes, s.granted_at, s.ends_at, COALESCE(s.ended_at, 0), s.reason, c.source
 		FROM consent s JOIN client c ON c.id = s.client
 		WHERE s.workspace = $1 AND (s.user_id = $2 OR $2 = '') AND (s.ended_at IS NULL OR s.ended_at > $3)`, workspace, user, recent)
 	if err != nil {
@@ -152,10 +156,12 @@ func consents(tx *store.Tx, workspace, user string, recent int64) (apps []App, e
 		var a App
 		var scopes string
 		var granted, ended int64
-		if err := rows.Scan(&a.ID, &a.User, &a.Name, &a.Client, &a.Redirect, &a.Resource, &scopes, &granted, &a.ends, &ended, &a.Reason); err != nil {
+		if err := rows.Scan(&a.ID, &a.User, &a.Name, &a.Client, &a.Redirect, &a.Resource, &scopes, &granted, &a.ends, &ended, &a.Reason, &a.client.Source); err != nil {
 			return nil, err
 		}
 		a.Scopes, a.Allowed, a.Ended = strings.Fields(scopes), at(granted), at(ended)
+		a.client.ID, a.client.Name = a.Client, a.Name
+		a.client.Approved = s.approved(a.client)
 		apps = append(apps, a)
 	}
 	return apps, rows.Err()
@@ -239,7 +245,7 @@ func (s *Server) stopEverything(tx *store.Tx, p principal.Principal, _ struct{})
 		}
 		out.Stopped++
 	}
-	rest, err := consents(tx, p.Workspace, whose(p), 0)
+	rest, err := s.consents(tx, p.Workspace, whose(p), 0)
 	if err != nil {
 		return out, err
 	}

@@ -22,7 +22,10 @@ import (
 )
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{clientUnknown, AppUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, pushedUnknown, FormForeign, answerUnclear}
+var Codes = []problem.Code{
+	clientUnknown, AppUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, pushedUnknown, FormForeign, answerUnclear,
+	documentRefused, documentUnusable, documentsBusy,
+}
 
 // Codes of pages: what cannot be told to the client.
 var (
@@ -112,6 +115,9 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, ref string) e
 
 // addressee is the client, if it may be answered at the redirect URI.
 func (s *Server) addressee(ctx context.Context, req oauth.AuthorizeRequest) (c Client, err error) {
+	if err := s.meet(ctx, req.ClientID); err != nil {
+		return c, err
+	}
 	var found bool
 	err = s.DB.View(ctx, func(tx *store.Tx) error {
 		c, found, err = s.client(tx, req.ClientID)

@@ -18,12 +18,15 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/gate"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
 	"github.com/gatehouse-mcp/gatehouse/internal/mail"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/outbound"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
@@ -59,12 +62,16 @@ type Server struct {
 	Dev      bool   // sign-in and consent approve themselves for loopback redirects (R317)
 
 	Registration    func() bool // may a client register itself? (R218)
-	Schemes         []string    // private-use schemes that redirect URIs may have (R216)
-	ExactRedirects  bool        // may a program not listen on another port than it registered? (C10)
-	RequireResource bool        // must a client say for which endpoint it asks? (C13)
-	Prefix          string      // which family of paths the metadata names (C01)
+	Documents       func() Documents
+	Outbound        *outbound.Client // fetches them
+	Schemes         []string         // private-use schemes that redirect URIs may have (R216)
+	ExactRedirects  bool             // may a program not listen on another port than it registered? (C10)
+	RequireResource bool             // must a client say for which endpoint it asks? (C13)
+	Prefix          string           // which family of paths the metadata names (C01)
 
-	walk walk // of Sweep
+	walk     walk               // of Sweep
+	fetching singleflight.Group // of documents, by address
+	slots    chan struct{}      // held while one is fetched
 }
 
 // Pages are what people see. Each call answers the request.
@@ -77,6 +84,7 @@ type Pages interface {
 
 // Open makes the tables.
 func (s *Server) Open(ctx context.Context) error {
+	s.slots = make(chan struct{}, documentSlots)
 	return s.DB.Migrate(ctx, "authserver", migrations)
 }
 
@@ -242,6 +250,7 @@ func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ string
 		RevocationAuthMethods: authMethods,
 		ChallengeMethods:      []string{"S256"},
 		IssParameter:          true,
+		ClientDocuments:       s.Documents().On(),
 	}
 	if s.Registration() {
 		m.RegistrationEndpoint = at + "/register"

@@ -19,7 +19,10 @@ type Client struct {
 	Redirects  []string
 	Grants     []string
 	AuthMethod string
+	Source     string // how it became known: fromRegistration, fromDocument
+	Approved   bool   // who runs this server vouches for it
 	secretHash []byte
+	fetched    int64 // when its document was last fetched, µs
 }
 
 // The ways a client can authenticate (RFC 7591 §2).
@@ -31,14 +34,25 @@ const (
 
 var authMethods = []string{authNone, authPost, authBasic}
 
-func (s *Server) client(tx *store.Tx, id string) (c Client, found bool, err error) {
+// client is the client with an id, if there is one that may act now.
+func (s *Server) client(tx *store.Tx, id string) (Client, bool, error) {
+	c, found, err := s.row(tx, id)
+	if err != nil || !found || !s.mayAct(c, tx.Now) {
+		return Client{}, false, err
+	}
+	return c, true, nil
+}
+
+// row is what is kept of a client, whether it may act or not.
+func (s *Server) row(tx *store.Tx, id string) (c Client, found bool, err error) {
 	var redirects, grants string
-	err = tx.QueryRow(`SELECT id, name, redirect_uris, grant_types, auth_method, secret_hash FROM client WHERE id = $1`, id).
-		Scan(&c.ID, &c.Name, &redirects, &grants, &c.AuthMethod, &c.secretHash)
+	err = tx.QueryRow(`SELECT id, name, redirect_uris, grant_types, auth_method, secret_hash, source, fetched_at FROM client WHERE id = $1`, id).
+		Scan(&c.ID, &c.Name, &redirects, &grants, &c.AuthMethod, &c.secretHash, &c.Source, &c.fetched)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Client{}, false, nil
 	}
 	c.Redirects, c.Grants = strings.Split(redirects, "\n"), strings.Fields(grants)
+	c.Approved = s.approved(c)
 	return c, err == nil, err
 }
 
@@ -70,7 +84,7 @@ func (s *Server) present(r *http.Request, form url.Values) (presented, error) {
 	} else if r.Header.Get("Authorization") != "" {
 		return presented{}, badClient("its header is not Basic")
 	}
-	return presented{id, secret}, nil
+	return presented{id, secret}, s.renew(r.Context(), id)
 }
 
 // authenticate finds out which client presented that (attacks 41–44).

@@ -51,7 +51,10 @@ func (s *Server) managed(tx *store.Tx, r *http.Request) (registered, error) {
 	if err := json.Unmarshal([]byte(metadata), &c.metadata); err != nil {
 		return registered{}, err
 	}
-	c.Client, _, err = s.client(tx, id)
+	var found bool
+	if c.Client, found, err = s.client(tx, id); err == nil && !found {
+		err = unmanaged()
+	}
 	return c, err
 }
 
@@ -153,10 +156,18 @@ func (s *Server) change(tx *store.Tx, c registered, answer oauth.Registration, s
 	if err == nil && !there {
 		return unmanaged()
 	}
-	if err != nil || answer.ClientName == c.Name && slices.Equal(answer.RedirectURIs, c.Redirects) {
+	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(`DELETE FROM flow WHERE client = $1 AND decided_at IS NULL`, c.ID)
+	return s.unask(tx, c.Client, answer)
+}
+
+// unask ends the questions about a client that is not any more what they show.
+func (s *Server) unask(tx *store.Tx, c Client, now oauth.Registration) error {
+	if now.ClientName == c.Name && slices.Equal(now.RedirectURIs, c.Redirects) {
+		return nil
+	}
+	_, err := tx.Exec(`DELETE FROM flow WHERE client = $1 AND decided_at IS NULL`, c.ID)
 	return err
 }
 

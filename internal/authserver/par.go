@@ -45,6 +45,9 @@ func (s *Server) push(w http.ResponseWriter, r *http.Request, _ string) error {
 	if err != nil {
 		return err
 	}
+	if err := s.introduced(r.Context(), shown.id); err != nil {
+		return err
+	}
 	handle := token.NewSplit("par_")
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
 		c, err := s.authenticate(tx, shown)

@@ -47,7 +47,8 @@ func (s *Server) Sweep(tx *store.Tx) (n int64, more bool, err error) {
 // A walk goes through consents and then registrations in the order of their ids,
 // a few rows at a time and then from the beginning: what to keep cannot be told
 // by an index, and looking at all rows at once would take too long. Registrations
-// come last, when no consent holds them any more.
+// come last, when no consent holds them any more. One that is a document can be
+// fetched again, so it goes soon.
 type walk struct {
 	table int    // of walks
 	last  string // id looked at
@@ -66,6 +67,11 @@ var walks = []struct {
 		AND NOT EXISTS (SELECT 1 FROM flow f WHERE f.client = client.id)
 		AND NOT EXISTS (SELECT 1 FROM consent c WHERE c.client = client.id)
 		AND NOT EXISTS (SELECT 1 FROM token_family f WHERE f.client = client.id)`, keepUngranted},
+	{`SELECT id FROM (SELECT id FROM client WHERE source = 'document') AS documents`, `DELETE FROM client WHERE id > $1 AND id <= $2
+		AND source = 'document' AND fresh_until < $3
+		AND NOT EXISTS (SELECT 1 FROM flow f WHERE f.client = client.id)
+		AND NOT EXISTS (SELECT 1 FROM consent c WHERE c.client = client.id)
+		AND NOT EXISTS (SELECT 1 FROM token_family f WHERE f.client = client.id)`, keepDocument},
 }
 
 // step deletes what has to go of the next rows, and says whether those were the

@@ -57,7 +57,7 @@ func (p *Pages) apps(ctx context.Context, b authn.Browser) (live []views.App, en
 			return nil, nil, err
 		}
 		shown := views.App{
-			ID: a.ID, Client: views.Client{Name: a.Name, Target: target}, Can: can(a.Lines), Allowed: since(a.Allowed), Seen: since(a.Seen),
+			ID: a.ID, Client: p.client(a.By(), target), Can: can(a.Lines), Allowed: since(a.Allowed), Seen: since(a.Seen),
 			SignedOut: a.State == authserver.SignedOut, Replayed: since(a.Replayed),
 		}
 		if !a.Ends.IsZero() {

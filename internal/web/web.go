@@ -349,12 +349,24 @@ func (p *Pages) Consent(w http.ResponseWriter, r *http.Request, ask authserver.A
 	}
 	return views.Consent(w, status, views.ConsentView{
 		Page: p.frame(ask.Ref), Request: ask.Flow, CSRF: ask.FormToken,
-		Client: views.Client{Name: ask.Client.Name, Target: target},
+		Client: p.client(ask.Client, target),
 		Asked:  time.Since(ask.Asked), From: p.from(ask.From), User: ask.Member.Email, Fault: ask.Fault,
 		Switch:  "/login?" + url.Values{"switch": {"1"}, "flow": {ask.Flow}}.Encode(),
 		Servers: servers(ask.Lines, ticks(ask.Given)), Known: servers(ask.Known, nil), Before: since(ask.Before), Later: ask.Later,
 		Keep: cmp.Or(ask.Given.Get("keep"), authserver.KeepMonth),
 	})
+}
+
+// client is an app with what is known of it.
+func (p *Pages) client(c authserver.Client, target views.Target) views.Client {
+	shown := views.Client{Name: c.Name, Target: target, Domain: c.Domain()}
+	if shown.Domain != "" {
+		shown.Document = c.ID
+	}
+	if c.Approved {
+		shown.Approved = p.frame("").Host
+	}
+	return shown
 }
 
 // since is how long ago something was; zero if it never was.

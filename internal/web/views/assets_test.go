@@ -58,7 +58,7 @@ func TestTokensHaveContrast(t *testing.T) {
 		{"text", "bg", 4.5}, {"text", "surface", 4.5}, {"text", "sunken", 4.5}, {"text", "on-warn", 4.5},
 		{"muted", "bg", 4.5}, {"muted", "surface", 4.5}, {"muted", "sunken", 4.5},
 		{"accent", "bg", 4.5}, {"accent", "surface", 4.5}, {"accent", "on-warn", 4.5}, {"on-accent", "accent", 4.5},
-		{"warn", "on-warn", 4.5}, {"bad", "on-bad", 4.5}, {"on-bad", "bad", 4.5},
+		{"ok", "on-ok", 4.5}, {"warn", "on-warn", 4.5}, {"bad", "on-bad", 4.5}, {"on-bad", "bad", 4.5},
 		{"control", "bg", 3}, {"control", "surface", 3},
 	}
 	for i, theme := range []string{"light", "dark"} {

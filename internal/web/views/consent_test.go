@@ -116,7 +116,7 @@ func TestTotalCountsToolsByRisk(t *testing.T) {
 func TestNamelessAppIsNotQuoted(t *testing.T) {
 	for _, uri := range []string{"http://127.0.0.1:1/", "https://a.example/"} {
 		w := httptest.NewRecorder()
-		if err := Consent(w, 200, ConsentView{Client: Client{"\u200b \u202e", target(t, uri)}}); err != nil {
+		if err := Consent(w, 200, ConsentView{Client: Client{Name: "\u200b \u202e", Target: target(t, uri)}}); err != nil {
 			t.Fatal(err)
 		}
 		if strings.Contains(w.Body.String(), "“") {

@@ -7,11 +7,13 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
 
-// Client is an app that registered itself. Its name is a claim; its target is
-// where access would go.
+// Client is an app. Its name is a claim; its target is where access would go.
 type Client struct {
-	Name   string // what it calls itself; may be empty
-	Target Target
+	Name     string // what it calls itself; may be empty
+	Target   Target
+	Document string // address of the document that describes it; empty if it registered
+	Domain   string // host that the document came from
+	Approved string // who vouches for the app; empty if nobody does
 }
 
 // SignInView is the page that asks for an e-mail address.

@@ -48,9 +48,9 @@ func target(t testing.TB, uri string) Target {
 func drawings(t testing.TB, s string) []drawing {
 	p := Page{Product: "Acme Tools", Host: "auth.acme.dev", Ref: "req_7Q2M9K", Dev: true}
 	bare := Page{Product: "Gatehouse", Host: "localhost:3000"}
-	loopback := Client{s, target(t, "http://127.0.0.1:43112/callback?code=abc&state=s%22%3E1")}
-	app := Client{s, target(t, "cursor://anysphere.cursor-mcp/oauth/callback?code=abc")}
-	web := Client{s, target(t, "https://app.example.net/oauth/callback?a=1&code=x")}
+	loopback := Client{Name: s, Target: target(t, "http://127.0.0.1:43112/callback?code=abc&state=s%22%3E1")}
+	app := Client{Name: s, Target: target(t, "cursor://anysphere.cursor-mcp/oauth/callback?code=abc")}
+	web := Client{Name: s, Target: target(t, "https://app.example.net/oauth/callback?a=1&code=x")}
 	servers := []Server{
 		{s, []Line{
 			{Text: s, Risk: HardToUndo, Tools: []Tool{{s, s}}, Field: "scope:" + s},
@@ -103,6 +103,13 @@ func drawings(t testing.TB, s string) []drawing {
 		{"consent loopback", ask(func(v *ConsentView) {})},
 		{"consent app link", ask(func(v *ConsentView) { v.Client, v.Fault = app, "Tick the box if you started this." })},
 		{"consent web", ask(func(v *ConsentView) { v.Client, v.Servers = web, servers[:1] })},
+		{"consent domain", ask(func(v *ConsentView) {
+			v.Client.Document, v.Client.Domain = "https://claude.example/client.json", "claude.example"
+		})},
+		{"consent domain web", ask(func(v *ConsentView) {
+			v.Client, v.Client.Document, v.Client.Domain = web, "https://app.example.net/client.json", "app.example.net"
+		})},
+		{"consent approved", ask(func(v *ConsentView) { v.Client, v.Client.Approved = web, "auth.acme.dev" })},
 		{"consent wider", ask(func(v *ConsentView) {
 			v.Servers, v.Known, v.Before, v.Keep = servers[:1], servers[1:], 50*time.Hour, "hour"
 		})},

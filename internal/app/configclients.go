@@ -1,0 +1,98 @@
+package app
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+)
+
+// documents takes the documents of apps that the file pins: names of files, or the
+// members themselves. They are judged when all settings are known.
+func (l *loading) documents(s setting, n *yaml.Node) {
+	if isNull(n) {
+		return
+	}
+	l.CIMDDocuments = map[string]string{}
+	for address, value := range l.pairs(n, s.key+".") {
+		key := s.key + "." + address.Value
+		l.Source.origins[key] = l.at(address)
+		if value.Kind == yaml.MappingNode {
+			var members map[string]any
+			text, err := []byte(nil), value.Decode(&members)
+			if err == nil {
+				text, err = json.Marshal(members)
+			}
+			if err != nil {
+				l.wrongAt(value, key, " can't be written as JSON")
+				continue
+			}
+			l.CIMDDocuments[address.Value] = string(text)
+			continue
+		}
+		names, _, ok := l.texts(value, key)
+		if !ok {
+			continue
+		}
+		if len(names) != 1 {
+			l.wrongAt(value, key, ": it is the name of one file, or the members of the document")
+			continue
+		}
+		text, err := readFile(l.beside("_file", names[0]))
+		if err != nil {
+			l.wrongAt(value, key, fmt.Sprintf(": %s can't be read: %v", names[0], cause(err)))
+			continue
+		}
+		l.CIMDDocuments[address.Value] = string(text)
+	}
+}
+
+// judgeDocuments refuses documents that could not be used, and hosts that are none.
+func (l *loading) judgeDocuments() {
+	for _, address := range slices.Sorted(maps.Keys(l.CIMDDocuments)) {
+		_, fault := oauth.CheckDocument(address)
+		if fault == nil {
+			_, fault = oauth.ParseDocument(address, []byte(l.CIMDDocuments[address]), l.RedirectSchemes)
+		}
+		if fault != nil {
+			l.wrong("cimd_documents."+address, fault.Description)
+		}
+	}
+	for _, host := range l.CIMDAllow {
+		if at, fault := oauth.CheckDocument("https://" + host + "/"); fault != nil || at != host {
+			l.wrong("cimd_allow", host+" is not the name of a host, like app.example.org")
+		}
+	}
+	switch {
+	case l.CIMD == "off" && len(l.CIMDDocuments) > 0:
+		l.wrong("cimd", "with off the documents in cimd_documents are not used; say allowlist, or leave them out")
+	case l.CIMD != "allowlist" && len(l.CIMDAllow) > 0:
+		l.wrong("cimd_allow", "it counts only if cimd is allowlist")
+	}
+}
+
+// clientDocuments says which metadata documents are clients.
+func (c Config) clientDocuments() authserver.Documents {
+	switch c.CIMD {
+	case "open":
+		return authserver.Documents{Any: true, Pinned: c.CIMDDocuments}
+	case "allowlist":
+		return authserver.Documents{Hosts: c.CIMDAllow, Pinned: c.CIMDDocuments}
+	}
+	return authserver.Documents{}
+}
+
+// showDocuments are the pinned ones, each with its name.
+func (c Config) showDocuments() (all []Value) {
+	for _, address := range slices.Sorted(maps.Keys(c.CIMDDocuments)) {
+		key := "cimd_documents." + address
+		all = append(all, Value{key, strings.TrimSpace(c.CIMDDocuments[address]), c.Source.origins[key]})
+	}
+	return all
+}
