@@ -9,6 +9,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"go/types"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -50,6 +51,7 @@ var floors = []struct {
 	{4, "identity", ""},
 	{4, "gate", "audit"},
 	{5, "authn", "audit identity mail request token"},
+	{5, "vault", "audit gate oauth seal token"},
 	{7, "upstream", "mcp seal"},
 	{7, "authserver", "audit authn gate identity mail oauth outbound request seal token"},
 	{7, "web/views", ""},
@@ -60,6 +62,9 @@ var floors = []struct {
 	{10, "cmd/gatehouse", "all"},
 	{10, "bench", ""},
 	{10, "test/conformance/client", "client"},
+	{10, "examples/knowledge/qa", ""},
+	{11, "examples/knowledge/kb", "examples/knowledge/qa"},
+	{12, "examples/knowledge", "examples/knowledge/kb examples/knowledge/qa"},
 }
 
 // everyones may be used from every floor above their own.
@@ -76,11 +81,12 @@ var modules = map[string]struct {
 	"github.com/go-json-experiment/json":     {reason: "canonical JSON (RFC 8785) for the audit chain, in jsontext, and reading JSON strictly"},
 	"github.com/google/jsonschema-go":        {reason: "schemas of tools from Go types, and validation by them"},
 	"github.com/jackc/pgx/v5":                {reason: "PostgreSQL"},
-	"github.com/modelcontextprotocol/go-sdk": {reason: "an MCP client and server that somebody else wrote, to test against", testOnly: true},
+	"github.com/modelcontextprotocol/go-sdk": {reason: "an MCP client and server that somebody else wrote, to test against and in examples", testOnly: true},
 	"github.com/rogpeppe/go-internal":        {reason: "testscript: the user's terminal as test files", testOnly: true},
 	"github.com/spf13/cobra":                 {reason: "commands, flags, completion"},
 	"go.yaml.in/yaml/v3":                     {reason: "the configuration file, with the line of each fault"},
 	"golang.org/x/sync":                      {reason: "one does what many wait for: singleflight"},
+	"golang.org/x/oauth2":                    {reason: "OAuth client of providers: authorization code with PKCE, refresh, their ways to spell answers"},
 	"golang.org/x/sys":                       {reason: "file locks"},
 	"golang.org/x/term":                      {reason: "is this a terminal"},
 	"modernc.org/sqlite":                     {reason: "SQLite without cgo"},
@@ -101,6 +107,8 @@ var acrossWorkspaces = map[string]string{
 	"authn.Sweep":        "what has expired goes, whosever it was",
 	"authserver.Sweep":   "what has expired goes, whosever it was",
 	"authserver.walks":   "what nothing refers to any more goes, whosever it was",
+	"vault.Sweep":        "what has expired goes, whosever it was",
+	"vault.awaited":      "the row is found by an unguessable state, and says which workspace it is of",
 	"token.Sweep":        "what has expired goes, whosever it was",
 }
 
@@ -153,7 +161,7 @@ func TestDesignShowsTheFloors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range floors {
-		if strings.HasSuffix(f.name, "test") || f.name == "cmd/gatehouse" || f.name == "bench" || strings.HasPrefix(f.name, "test/") {
+		if strings.HasSuffix(f.name, "test") || f.name == "cmd/gatehouse" || f.name == "bench" || strings.HasPrefix(f.name, "test/") || strings.HasPrefix(f.name, "examples/") {
 			continue
 		}
 		row := regexp.MustCompile(fmt.Sprintf("(?m)^\\| %d \\| `%s` \\| .* \\| %s \\|$", f.floor, f.name, cmp.Or(f.uses, "–")))
@@ -200,7 +208,7 @@ func TestModulesHaveReasons(t *testing.T) {
 			used[m] = true
 			if m == "" {
 				t.Errorf("%s imports %s, whose module is not listed; do without it, or add it to modules (arch_test.go) with its reason", f.path, path)
-			} else if modules[m].testOnly && !f.test && !strings.HasSuffix(f.pkg, "test") {
+			} else if modules[m].testOnly && !f.test && !strings.HasSuffix(f.pkg, "test") && !strings.HasPrefix(f.pkg, "examples/") {
 				t.Errorf("%s imports %s, which is for tests only", f.path, path)
 			}
 		}
@@ -332,6 +340,69 @@ func declaresCodes(d ast.Decl) (mentioned map[string]bool, ok bool) {
 	return mentioned, ok
 }
 
+// credentials are what a function of the vault that others can call must not return.
+// A string is none where it is listed with what it holds instead.
+var credentials = []string{"string", "[]byte", "any", "seal.Secret", "*oauth2.Token", "*oauth2.Config", "oauth2.TokenSource"}
+
+var noCredentials = map[string]string{
+	"Link":        "where a person connects an account",
+	"PublicToken": "a sealed handle, which only this server opens",
+	"Account":     "the id of a grant, and when it was made",
+}
+
+// The vault shows no credential (R1008): none of its functions that others can call
+// returns one, and none of the types that it returns has a field for one.
+func TestVaultShowsNoCredential(t *testing.T) {
+	structs := map[string]*ast.StructType{}
+	var exported []*ast.FuncDecl
+	for _, f := range tree() {
+		if f.pkg != "vault" || f.test {
+			continue
+		}
+		for _, d := range f.ast.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Name.IsExported() {
+					exported = append(exported, d)
+				}
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					if typ, ok := s.(*ast.TypeSpec); ok {
+						structs[typ.Name.Name], _ = typ.Type.(*ast.StructType)
+					}
+				}
+			}
+		}
+	}
+	if len(exported) < 8 {
+		t.Errorf("%d functions were found; this test looks at the wrong thing", len(exported))
+	}
+	excused := map[string]bool{}
+	for _, fn := range exported {
+		for i := 0; fn.Type.Results != nil && i < len(fn.Type.Results.List); i++ {
+			result := fn.Type.Results.List[i].Type
+			kind := types.ExprString(result)
+			if slices.Contains(credentials, kind) {
+				if excused[fn.Name.Name] = true; noCredentials[fn.Name.Name] == "" {
+					t.Errorf("%s: %s returns a %s, which could be a credential; lend it to a request instead, or say in noCredentials what it is", fset.Position(fn.Pos()), fn.Name.Name, kind)
+				}
+			}
+			if st := structs[strings.TrimLeft(kind, "*[]")]; st != nil {
+				for _, field := range st.Fields.List {
+					if kind := types.ExprString(field.Type); kind != "string" && slices.Contains(credentials, kind) {
+						t.Errorf("%s: %s returns a field of type %s, which could be a credential", fset.Position(field.Pos()), fn.Name.Name, kind)
+					}
+				}
+			}
+		}
+	}
+	for name := range noCredentials {
+		if !excused[name] {
+			t.Errorf("noCredentials excuses %s, which does not need it; remove the line", name)
+		}
+	}
+}
+
 func TestNothingRunsByItself(t *testing.T) {
 	for _, f := range tree() {
 		for _, d := range f.ast.Decls {
@@ -345,7 +416,7 @@ func TestNothingRunsByItself(t *testing.T) {
 // What a server says goes through its logger; only commands print.
 func TestOnlyCommandsPrint(t *testing.T) {
 	for _, f := range tree() {
-		if f.test || strings.HasPrefix(f.pkg, "cmd/") || f.pkg == "bench" || strings.HasPrefix(f.pkg, "test/") {
+		if f.test || strings.HasPrefix(f.pkg, "cmd/") || f.pkg == "bench" || strings.HasPrefix(f.pkg, "test/") || strings.HasPrefix(f.pkg, "examples/") {
 			continue
 		}
 		if slices.Contains(imports(f.ast), "log") {

@@ -35,6 +35,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 	"github.com/gatehouse-mcp/gatehouse/internal/upstream"
+	"github.com/gatehouse-mcp/gatehouse/internal/vault"
 	"github.com/gatehouse-mcp/gatehouse/internal/web"
 )
 
@@ -120,6 +121,7 @@ type house struct {
 	registry *tool.Registry
 	gate     *gate.Gate
 	servers  *upstream.Servers
+	vault    *vault.Vault
 	mcp      *mcpserver.Server
 	pages    *web.Pages
 	rest     *web.REST
@@ -154,6 +156,12 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL}
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
 	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version, Followed: h.followed}
+	h.vault = &vault.Vault{
+		DB: db, Box: &box, Audit: h.audit, Log: h.log, Issuer: c.IssuerURL, Node: h.node, Workspace: identity.Workspace, Providers: c.Providers,
+		For: h.providers,
+	}
+	h.servers.Lending, h.tokens.Handle = h.vault, h.handle
+	h.gate.Checks = append(h.gate.Checks, h.vault)
 	h.want(c)
 	c.Internet.Allow = c.OutboundAllow
 	h.outbound = outbound.New(c.Internet)
@@ -191,7 +199,7 @@ func (h *house) prepare(ctx context.Context) error {
 		return err
 	}
 	for _, open := range []func(context.Context) error{
-		h.audit.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.oauth.Open, h.servers.Open, h.mcp.Open, h.recover,
+		h.audit.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.vault.Open, h.oauth.Open, h.servers.Open, h.mcp.Open, h.recover,
 	} {
 		if err := open(ctx); errors.Is(err, seal.ErrOtherKey) {
 			return masterKeyUnusable.New("the master key %s can't be used", h.config.MasterKeyFile).
@@ -205,6 +213,21 @@ func (h *house) prepare(ctx context.Context) error {
 		return err
 	}
 	return h.checkDocuments()
+}
+
+// providers are those whose credentials are used at the server called origin, or
+// with "" at any.
+func (h *house) providers(origin string) []string {
+	return h.registry.Providers(func(s tool.Server) bool { return origin == "" || s.Origin == origin })
+}
+
+// handle is the claim public_token of a family's tokens.
+func (h *house) handle(tx *store.Tx, f token.Family) (string, error) {
+	a, found := h.registry.AudienceAt(h.config.PublicURL, f.Resource)
+	if !found {
+		return "", nil
+	}
+	return h.vault.PublicToken(tx, f, a.Origin)
 }
 
 // recover closes the calls that were cut off when the process ended. Where other
@@ -228,6 +251,7 @@ func (h *house) work(ctx context.Context) (stop func()) {
 		h.tokens.Run,
 		h.servers.Run,
 		h.servers.Keep,
+		h.vault.Run,
 		h.sweepUp,
 		h.keepKeys,
 		h.watchdog,

@@ -14,12 +14,13 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 	"github.com/gatehouse-mcp/gatehouse/internal/upstream"
+	"github.com/gatehouse-mcp/gatehouse/internal/vault"
 	"github.com/gatehouse-mcp/gatehouse/internal/web"
 )
 
 // Codes are the problems of all rooms: the error reference.
 var Codes = slices.Concat(
 	problem.Codes, store.Codes, tool.Codes, issuer.Codes, audit.Codes, token.Codes, identity.Codes, gate.Codes, authn.Codes,
-	upstream.Codes, authserver.Codes, web.Codes,
+	vault.Codes, upstream.Codes, authserver.Codes, web.Codes,
 	[]problem.Code{portTaken, listenFailed, alreadyRunning, masterKeyUnusable, masterKeyUnchanged, masterKeyUnknown, masterKeyNeeded, dataDirUnusable, configInvalid, certificateUnusable, selfCheckFailed},
 )

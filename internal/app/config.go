@@ -16,6 +16,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/outbound"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/upstream"
+	"github.com/gatehouse-mcp/gatehouse/internal/vault"
 )
 
 // Config is what can be set. What each field means, and how it is spelt, stands
@@ -50,7 +51,8 @@ type Config struct {
 	RequireResource bool
 	EndpointStyle   string
 
-	Servers map[string]upstream.Spec // by name
+	Servers   map[string]upstream.Spec  // by name
+	Providers map[string]vault.Provider // by name
 
 	// Internet is no setting: what names mean and whose certificates count, where
 	// that is not the system's word. Its Allow is OutboundAllow.
@@ -189,7 +191,12 @@ var settings = []setting{
 	{
 		key: "servers", field: func(c *Config) any { return &c.Servers }, absent: "only those that gatehouse add has added", live: true,
 		example: "\n  tickets:\n    url: https://tickets.internal/mcp\n  time:\n    command: [uvx, mcp-server-time]\n    env:\n      LOG: quiet\n    env_file: /etc/gatehouse/time.env",
-		doc:     "MCP servers behind the gateway, by name. Each has the url of its endpoint, or the command that starts it with its environment: env, and lines KEY=VALUE in env_file. Tools are pinned when a server is first seen. What stands here changes here only.",
+		doc:     "MCP servers behind the gateway, by name. Each has the url of its endpoint, or the command that starts it with its environment: env, and lines KEY=VALUE in env_file. Where the server answers for accounts, provider names the one whose credentials it takes. Tools are pinned when a server is first seen. What stands here changes here only.",
+	},
+	{
+		key: "providers", field: func(c *Config) any { return &c.Providers }, absent: "no server gets a credential",
+		example: "\n  crm:\n    issuer: https://login.crm.example\n    client_id: gatehouse\n    client_secret_file: /etc/gatehouse/crm.secret\n    scopes: [profile]\n    write_scopes: [records.write]\n    hosts: [mcp.crm.example, api.crm.example]",
+		doc:     "Authorization servers at which people connect their accounts, by name; the gateway is a client there, registered with the redirect URI ISSUER_URL/connect/NAME/callback. Each has an issuer, whose metadata is read, or authorize_url and token_url; client_id, and client_secret or client_secret_file, shown as client_auth says (basic, post); scopes to ask for, and read_scopes, write_scopes, admin_scopes without which tools of that kind are not called; params of the authorization request; and hosts, HOST or HOST:PORT, to which alone a credential goes.",
 	},
 }
 
@@ -374,7 +381,7 @@ func (s setting) isList() bool {
 // can hold.
 func (s setting) isMapping() bool {
 	switch s.field(&Config{}).(type) {
-	case *map[string]upstream.Spec, *map[string]string:
+	case *map[string]upstream.Spec, *map[string]string, *map[string]vault.Provider:
 		return true
 	}
 	return false
@@ -495,6 +502,7 @@ func (l *loading) complete() {
 	for i := range c.AllowedOrigins {
 		l.judgeOrigin(&c.AllowedOrigins[i])
 	}
+	l.judgeProviders()
 	l.judgeListen()
 	l.judgeDev()
 }

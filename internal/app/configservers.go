@@ -49,8 +49,8 @@ func (l *loading) server(name, key string, n *yaml.Node) (spec upstream.Spec, ma
 			l.variables(value, path, env)
 			continue
 		}
-		if !slices.Contains([]string{"url", "command", "env_file"}, member.Value) {
-			l.wrongAt(member, path, " is not a setting"+didYouMean(member.Value, []string{"url", "command", "env", "env_file"}))
+		if !slices.Contains([]string{"url", "command", "env_file", "provider"}, member.Value) {
+			l.wrongAt(member, path, " is not a setting"+didYouMean(member.Value, []string{"url", "command", "env", "env_file", "provider"}))
 			continue
 		}
 		texts, filled, ok := l.texts(value, path)
@@ -66,6 +66,8 @@ func (l *loading) server(name, key string, n *yaml.Node) (spec upstream.Spec, ma
 			if spec.URL = texts[0]; filled {
 				made = value.Value
 			}
+		case member.Value == "provider":
+			spec.Provider = texts[0]
 		default:
 			l.envFile(value, path, l.beside("_file", texts[0]), env)
 		}

@@ -49,7 +49,7 @@ type Value struct {
 func (c Config) Show() (all []Value) {
 	for _, s := range settings {
 		if s.isMapping() {
-			all = append(all, map[string]func() []Value{"servers": c.showServers, "cimd_documents": c.showDocuments}[s.key]()...)
+			all = append(all, map[string]func() []Value{"servers": c.showServers, "cimd_documents": c.showDocuments, "providers": c.showProviders}[s.key]()...)
 			continue
 		}
 		all = append(all, Value{s.key, cmp.Or(c.Source.written[s.key], s.show(&c)), cmp.Or(c.Source.origins[s.key], "default")})
@@ -206,7 +206,7 @@ func object(doc string) map[string]any {
 func (s setting) schema() map[string]any {
 	one := map[string]any{"description": s.doc}
 	if s.isMapping() {
-		one["type"], one["additionalProperties"] = "object", map[string]func() map[string]any{"servers": serverSchema, "cimd_documents": documentSchema}[s.key]()
+		one["type"], one["additionalProperties"] = "object", map[string]func() map[string]any{"servers": serverSchema, "cimd_documents": documentSchema, "providers": providerSchema}[s.key]()
 		return one
 	}
 	if _, yesOrNo := s.field(&Config{}).(*bool); yesOrNo {
@@ -236,7 +236,7 @@ func serverSchema() map[string]any {
 	texts := map[string]any{"type": "array", "items": text, "minItems": 1}
 	one := object("")
 	one["properties"] = map[string]any{
-		"url": text, "command": texts, "env_file": text, "env": map[string]any{"type": "object", "additionalProperties": text},
+		"url": text, "provider": text, "command": texts, "env_file": text, "env": map[string]any{"type": "object", "additionalProperties": text},
 	}
 	one["oneOf"] = []any{map[string]any{"required": []string{"url"}}, map[string]any{"required": []string{"command"}}}
 	return one

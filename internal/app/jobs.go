@@ -25,6 +25,7 @@ func (h *house) sweeps() []sweep {
 		{"token", h.tokens.Sweep},
 		{"authserver", h.oauth.Sweep},
 		{"authn", h.authn.Sweep},
+		{"vault", h.vault.Sweep},
 		{"store", store.SweepLeases},
 	}
 }

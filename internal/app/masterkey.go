@@ -16,12 +16,13 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 	"github.com/gatehouse-mcp/gatehouse/internal/upstream"
+	"github.com/gatehouse-mcp/gatehouse/internal/vault"
 )
 
 // sealed are the columns of all rooms that the master key seals. What is sealed and
 // handed to clients, such as ids of sessions, is in none: it is made anew when it
 // does not open.
-var sealed = slices.Concat(token.Sealed, audit.Sealed, authserver.Sealed, upstream.Sealed, mcpserver.Sealed)
+var sealed = slices.Concat(token.Sealed, audit.Sealed, authserver.Sealed, vault.Sealed, upstream.Sealed, mcpserver.Sealed)
 
 var (
 	masterKeyUnchanged = problem.Code{

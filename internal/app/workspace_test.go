@@ -28,7 +28,7 @@ const hidden = "hidden-marker"
 // foreign ids and names, as somebody of another workspace might have seen them.
 var foreignIDs = []string{
 	"zq-other", "usr_zqother", "erin@zq-other.example", "srv_zqother", "zq-server", "zq-server_peek", "peek",
-	"svc_zqother", "fam_zqother", "cns_zqother", "ses_zqother", "rt_zqother", "at_zqother", "code_zqother",
+	"svc_zqother", "fam_zqother", "cns_zqother", "ses_zqother", "rt_zqother", "at_zqother", "code_zqother", "con_zqother", "ugr_zqother", "dep_zqother",
 }
 
 // addForeign fills the tables of every room with rows of a second workspace.
@@ -58,6 +58,10 @@ func (h *house) addForeign(t *testing.T, serverURL string) {
 				VALUES ('at_zqother', 'x', 'zq-other', 'fam_zqother', 'usr_zqother', 'app', 'mcp:admin', 'hidden-marker', 1, 9000000000000000)`,
 			`INSERT INTO browser_session (id, hash, workspace, user_id, created_at, expires_at)
 				VALUES ('ses_zqother', 'x', 'zq-other', 'usr_zqother', 1, 9000000000000000)`,
+			`INSERT INTO connection (id, workspace, name, hosts, created_at) VALUES ('con_zqother', 'zq-other', 'hidden-marker', 'hidden-marker', 1)`,
+			`INSERT INTO upstream_grant (id, workspace, connection, user_id, status, created_at) VALUES ('ugr_zqother', 'zq-other', 'con_zqother', 'usr_zqother', 'active', 1)`,
+			`INSERT INTO departure (id, hash, browser_id, browser, workspace, connection, user_id, flow, verifier, created_at, expires_at)
+				VALUES ('dep_zqother', 'x', '', 'x', 'zq-other', 'con_zqother', 'usr_zqother', '', 'x', 1, 9000000000000000)`,
 		} {
 			if _, err := tx.Exec(statement); err != nil {
 				return fmt.Errorf("%s: %w", statement, err)

@@ -129,6 +129,7 @@ func (a *Authn) verify(ctx context.Context, raw string) (verified, error) {
 	v.principal.Token = c.ID
 	v.principal.Family = c.Family
 	v.principal.Key = c.Key
+	v.principal.Handle = c.Handle
 	v.principal.Expires = time.Unix(c.Expires, 0)
 	v.principal.Scopes = strings.Fields(c.Scope)
 	return v, err

@@ -129,7 +129,7 @@ func (s *Server) announce(x *exchange, sess *session) tool.Announcement {
 	if x.audience.Origin == "" || len(servers) != 1 {
 		return tool.Announcement{Capabilities: together(ctx, servers)}
 	}
-	upstream, said, err := servers[0].Sessions.Open(ctx, sess.mcp())
+	upstream, said, err := servers[0].Sessions.Open(ctx, sess.mcp(x.principal))
 	if err != nil {
 		said, _ = servers[0].Sessions.Announced(ctx)
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
@@ -74,6 +75,7 @@ func offers(capabilities json.RawMessage) json.RawMessage {
 // caller's and this endpoint's (attack 84).
 func (s *Server) inSession(x *exchange) bool {
 	id := x.r.Header.Get(mcp.SessionHeader)
+	x.session.Caller = x.principal
 	if id == "" || x.msg.Method == "initialize" {
 		return true
 	}
@@ -85,12 +87,12 @@ func (s *Server) inSession(x *exchange) bool {
 		}
 		s.opened.put(id, sess)
 	}
-	x.session = sess.mcp()
+	x.session = sess.mcp(x.principal)
 	return sess.User == x.principal.User && sess.Client == x.principal.Client && sess.Server == x.audience.Origin
 }
 
-func (sess session) mcp() tool.Session {
-	return tool.Session{Key: sess.Random, Alone: sess.Server != "", Offers: sess.Offers, Upstream: sess.Upstream}
+func (sess session) mcp(caller principal.Principal) tool.Session {
+	return tool.Session{Caller: caller, Key: sess.Random, Alone: sess.Server != "", Offers: sess.Offers, Upstream: sess.Upstream}
 }
 
 // end ends the session here and at the server. On other nodes its id goes on to

@@ -90,6 +90,7 @@ type Principal struct {
 	Rank      Rank
 	Scopes    []string // what the credential carries; none means none
 	Tools     []string // full names of all that a service account may call; not used for others
+	Handle    string   // the token's sealed way to what was granted elsewhere (public_token); empty without one
 }
 
 // Direct reports whether a person acts without an app in between.

@@ -31,6 +31,7 @@ type Claims struct {
 	Scope     string `json:"scope"`
 	Workspace string `json:"workspace"`
 	Family    string `json:"family"`
+	Handle    string `json:"public_token,omitempty"` // R410
 
 	Key string `json:"-"` // id of the key that signed it; set by Verify
 }
@@ -50,7 +51,7 @@ func (t *Tokens) mint(now time.Time, life time.Duration, f Family, scopes []stri
 	payload, err := json.Marshal(Claims{
 		Issuer: t.Issuer, Subject: f.User, Audience: f.Resource, Client: f.Client,
 		Issued: now.Unix(), Expires: now.Add(life).Unix(), ID: id,
-		Scope: strings.Join(scopes, " "), Workspace: f.Workspace, Family: f.ID,
+		Scope: strings.Join(scopes, " "), Workspace: f.Workspace, Family: f.ID, Handle: f.handle,
 	})
 	if err != nil {
 		return "", "", err

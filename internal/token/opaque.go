@@ -70,6 +70,11 @@ func (t *Tokens) issue(tx *store.Tx, life time.Duration, f Family, scopes []stri
 	if t.Opaque != nil && t.Opaque(f.Client, f.Resource) {
 		return t.keep(tx, life, f, scopes)
 	}
+	if t.Handle != nil {
+		if f.handle, err = t.Handle(tx, f); err != nil {
+			return "", "", err
+		}
+	}
 	raw, id, err = t.mint(time.UnixMicro(tx.Now), life, f, scopes)
 	if err != nil {
 		err = oauth.Errorf(oauth.TemporarilyUnavailable, "the token could not be signed")

@@ -50,6 +50,10 @@ type Tokens struct {
 
 	Opaque func(client, resource string) bool // whose access tokens are no JWT; nil: nobody's
 
+	// Handle is the claim public_token of a family's access tokens, empty where they
+	// have none (R410). nil: none has one.
+	Handle func(*store.Tx, Family) (string, error)
+
 	keys    atomic.Pointer[keys]
 	revoked revocations
 	watches watches
@@ -78,6 +82,8 @@ type Family struct {
 	Scopes    []string
 	Resource  string // the audience of its tokens
 	Ends      int64  // when it ends at the latest, µs; 0 after FamilyLife
+
+	handle string // for the claim public_token of the token that is being signed
 }
 
 // Pair is what a token endpoint hands out.

@@ -131,6 +131,19 @@ func (r *Registry) Server(origin string) (Server, bool) {
 // changed.
 func (r *Registry) Servers() []Server { return r.state().servers }
 
+// Providers are those whose credentials each person needs at servers that match,
+// each once, in a stable order.
+func (r *Registry) Providers(match func(Server) bool) []string {
+	var names []string
+	for _, s := range r.Servers() {
+		if s.Provider != "" && match(s) {
+			names = append(names, s.Provider)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // Lookup finds a tool by its full name.
 func (r *Registry) Lookup(fullName string) (Tool, bool) {
 	t, ok := r.state().byName[fullName]

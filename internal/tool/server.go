@@ -3,6 +3,8 @@ package tool
 import (
 	"context"
 	"encoding/json"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 )
 
 // Server is a server behind us apart from its tools. Its resources and prompts
@@ -10,6 +12,7 @@ import (
 type Server struct {
 	Tool     // who may, and how the server is reached; Fits and Definition are not used
 	Sessions Sessions
+	Provider string // whose credential each person needs there; empty if none
 }
 
 // Sessions are those that a server has with callers, through us.
@@ -37,6 +40,7 @@ type Announcement struct {
 // Session is an MCP session of a caller, who was found out anew for this
 // message. The zero value is that of a call outside of sessions.
 type Session struct {
+	Caller   principal.Principal
 	Key      string          // unguessable, the same on every node
 	Alone    bool            // with one server only, so it can have a session there of its own
 	Offers   json.RawMessage // what its client can be asked for, as MCP capabilities

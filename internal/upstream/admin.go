@@ -127,6 +127,9 @@ func (spec Spec) checkURL() error {
 }
 
 func (spec Spec) checkCommand() error {
+	if spec.Provider != "" {
+		return addressInvalid.New("%q cannot be added", spec.Name).WithWhy("a credential is lent at a url only, not to a command")
+	}
 	texts := slices.Clone(spec.Command)
 	for name, value := range spec.Env {
 		if !envName.MatchString(name) {
@@ -161,7 +164,7 @@ func (s *Servers) connect(ctx context.Context, workspace, file string, spec Spec
 	if used, err := taken(ctx, s.DB, spec.Name); err != nil || used {
 		return out, "", cmp.Or(err, error(exists.New("there already is a server %q", spec.Name)))
 	}
-	srv := &server{id: store.ID("srv_"), workspace: workspace, file: file, spec: spec, conn: open(spec, s.self(), s.Log)}
+	srv := &server{id: store.ID("srv_"), workspace: workspace, file: file, spec: spec, conn: s.open(spec)}
 	info, leftOut, err := srv.pin(ctx)
 	if err == nil {
 		err = s.adopt(ctx, srv)
@@ -246,7 +249,7 @@ func (s *Servers) describe(srv *server, info mcp.InitializeResult, leftOut int) 
 
 func (srv *server) warning(leftOut int) string {
 	var w []string
-	if srv.spec.URL != "" {
+	if srv.spec.URL != "" && srv.spec.Provider == "" {
 		w = append(w, "It answers without any login. Once agents use the gateway, let only the gateway reach it.")
 	}
 	if len(srv.tools) == 0 {

@@ -135,7 +135,7 @@ func (s *Servers) filed(workspace string) (all []*server) {
 }
 
 func (spec Spec) same(other Spec) bool {
-	return spec.URL == other.URL && slices.Equal(spec.Command, other.Command) &&
+	return spec.URL == other.URL && spec.Provider == other.Provider && slices.Equal(spec.Command, other.Command) &&
 		maps.EqualFunc(spec.Env, other.Env, func(a, b seal.Secret) bool { return a.Reveal() == b.Reveal() })
 }
 

@@ -26,7 +26,8 @@ import (
 type httpConn struct {
 	spec      Spec
 	self      mcp.Implementation
-	transport *http.Transport // used without http.Client: no redirect is followed and no cookie kept
+	transport http.RoundTripper // used without http.Client: no redirect is followed and no cookie kept
+	pool      *http.Transport   // of the network connections that it uses
 	shared    *line
 	known     atomic.Pointer[session] // of the last handshake
 	failed    atomic.Pointer[failure] // the last contact, if it failed
@@ -62,22 +63,26 @@ const (
 var errSessionLost = errors.New("the server does not know the session any more")
 
 func openHTTP(spec Spec, self mcp.Implementation, log *slog.Logger) *httpConn {
-	base, cancel := context.WithCancel(context.Background())
-	h := &httpConn{
-		spec: spec, self: self, base: base, cancel: cancel,
-		transport: &http.Transport{
-			Proxy:               http.ProxyFromEnvironment,
-			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
-			TLSHandshakeTimeout: dialTimeout,
-			ForceAttemptHTTP2:   true,
-			MaxIdleConnsPerHost: 64,
-			IdleConnTimeout:     idleTimeout,
-			DisableCompression:  true,
-		},
+	pool := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSHandshakeTimeout: dialTimeout,
+		ForceAttemptHTTP2:   true,
+		MaxIdleConnsPerHost: 64,
+		IdleConnTimeout:     idleTimeout,
+		DisableCompression:  true,
 	}
+	h := newHTTP(spec, self, pool, pool)
+	h.running.Go(func() { h.reach(log) })
+	return h
+}
+
+// newHTTP is a connection that begins with its first use.
+func newHTTP(spec Spec, self mcp.Implementation, transport http.RoundTripper, pool *http.Transport) *httpConn {
+	base, cancel := context.WithCancel(context.Background())
+	h := &httpConn{spec: spec, self: self, base: base, cancel: cancel, transport: transport, pool: pool}
 	h.shared = newLine(h, shareable)
 	h.since.Store(time.Now().UnixMicro())
-	h.running.Go(func() { h.reach(log) })
 	return h
 }
 
@@ -114,7 +119,7 @@ func (h *httpConn) Close() {
 	h.cancel()
 	h.running.Wait()
 	h.shared.end(context.Background())
-	h.transport.CloseIdleConnections()
+	h.pool.CloseIdleConnections()
 }
 
 // Said is empty: a server over HTTP talks to nobody but its own log.

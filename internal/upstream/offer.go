@@ -21,12 +21,14 @@ func (srv *server) offer() tool.Server {
 				return srv.call(ctx, r, r.Method, r.Params)
 			},
 		},
-		Sessions: sessions{srv},
+		Sessions: sessions{srv}, Provider: srv.spec.Provider,
 	}
 }
 
 func (srv *server) call(ctx context.Context, r tool.Request, method string, params json.RawMessage) (json.RawMessage, error) {
-	return srv.conn.Call(ctx, srv.session(r.Session), method, params, r.Peer)
+	s := srv.session(r.Session)
+	s.Caller = r.Principal
+	return srv.conn.Call(ctx, s, method, params, r.Peer)
 }
 
 // session is the session without what belongs to another server, which may have

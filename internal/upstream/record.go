@@ -17,6 +17,7 @@ type record struct {
 	url, command        string // one of them; the command as a JSON array
 	env                 []byte // sealed JSON object; nil if empty
 	file                string // the configuration file that it belongs to; empty if a person added it
+	provider            string
 	tools               []mcp.ToolDefinition
 }
 
@@ -27,7 +28,7 @@ var environments = seal.Column{Table: "upstream", ID: "id", Name: "env"}
 
 // recordOf seals what must be.
 func recordOf(srv *server, box seal.Box) (record, error) {
-	r := record{id: srv.id, workspace: srv.workspace, name: srv.spec.Name, url: srv.spec.URL, tools: srv.tools, file: srv.file}
+	r := record{id: srv.id, workspace: srv.workspace, name: srv.spec.Name, url: srv.spec.URL, tools: srv.tools, file: srv.file, provider: srv.spec.Provider}
 	if srv.spec.URL == "" {
 		command, err := json.Marshal(srv.spec.Command)
 		if err != nil {
@@ -52,7 +53,7 @@ func recordOf(srv *server, box seal.Box) (record, error) {
 
 // spec opens what was sealed.
 func (r record) spec(box seal.Box) (Spec, error) {
-	spec := Spec{Name: r.name, URL: r.url}
+	spec := Spec{Name: r.name, URL: r.url, Provider: r.provider}
 	if r.url == "" {
 		if err := json.Unmarshal([]byte(r.command), &spec.Command); err != nil {
 			return spec, fmt.Errorf("read the command: %w", err)
@@ -83,9 +84,9 @@ func hide(plain map[string]string) map[string]seal.Secret {
 
 // insert adds the server with its pinned tools. It reports whether the name was free.
 func insert(tx *store.Tx, r record) (bool, error) {
-	free, err := tx.One(`INSERT INTO upstream (id, workspace, name, url, command, env, file, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
-		r.id, r.workspace, r.name, r.url, r.command, r.env, r.file, tx.Now)
+	free, err := tx.One(`INSERT INTO upstream (id, workspace, name, url, command, env, file, provider, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
+		r.id, r.workspace, r.name, r.url, r.command, r.env, r.file, r.provider, tx.Now)
 	if err != nil || !free {
 		return false, err
 	}
@@ -132,8 +133,8 @@ func ids(tx *store.Tx) (map[string]bool, error) {
 // read is the server with this id and its pinned tools.
 func read(tx *store.Tx, id string) (record, error) {
 	r := record{id: id}
-	err := tx.QueryRow(`SELECT workspace, name, url, command, env, file FROM upstream WHERE id = $1`, id).
-		Scan(&r.workspace, &r.name, &r.url, &r.command, &r.env, &r.file)
+	err := tx.QueryRow(`SELECT workspace, name, url, command, env, file, provider FROM upstream WHERE id = $1`, id).
+		Scan(&r.workspace, &r.name, &r.url, &r.command, &r.env, &r.file, &r.provider)
 	if err != nil {
 		return r, err
 	}

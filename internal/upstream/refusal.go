@@ -67,6 +67,9 @@ func (h *httpConn) notMCP(why string, args ...any) error {
 
 // broken translates a failure of the network.
 func (h *httpConn) broken(err error) error {
+	if e, known := errors.AsType[*problem.Error](err); known { // of the credential, so nothing was sent
+		return e
+	}
 	if why := notReached(err); why != "" {
 		return unreachable.New("can't reach %q (%s)", h.spec.Name, display(h.spec.URL)).WithWhy("%s, so nothing was carried out", why).Because(err)
 	}
@@ -77,6 +80,8 @@ func (h *httpConn) broken(err error) error {
 func notSent(err error) error {
 	e := problem.From(err)
 	switch {
+	case e.Kind == problem.Forbidden:
+		return err
 	case e.Why == unavailable.Why:
 		return unavailable.New("%s", e.Detail).WithWhy("the server went away before it was called, so nothing was carried out").Because(err)
 	case problem.Is(e, cancelled) || strings.Contains(e.Why, "nothing was carried out"):

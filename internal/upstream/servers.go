@@ -29,6 +29,9 @@ type Servers struct {
 	Public   string // our address as clients see it, without a slash at the end
 	Version  string // ours, as servers are told
 
+	// Lending is whose credentials are used at servers that answer for accounts.
+	Lending Lending
+
 	// Followed records, in the transaction that does it, what is done because a
 	// configuration file says so.
 	Followed func(tx *store.Tx, workspace, file, action, server string)
@@ -160,7 +163,7 @@ func (s *Servers) revive(r record) *server {
 			WithFix("remove the server and add it again").Because(err)}
 		return srv
 	}
-	srv.conn = open(srv.spec, s.self(), s.Log)
+	srv.conn = s.open(srv.spec)
 	return srv
 }
 

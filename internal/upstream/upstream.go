@@ -15,7 +15,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -114,17 +113,22 @@ type Spec struct {
 	URL     string
 	Command []string
 	Env     map[string]seal.Secret // of the command, besides the basics
+
+	Provider string // whose credential each person uses at the URL; empty if none is needed
 }
 
 // maxMessage is the longest message, in bytes, that is taken from a server.
 const maxMessage = 16 << 20
 
 // open makes the connection of a spec, which begins at once to reach the server.
-func open(spec Spec, self mcp.Implementation, log *slog.Logger) Conn {
-	if spec.URL != "" {
-		return openHTTP(spec, self, log)
+func (s *Servers) open(spec Spec) Conn {
+	switch {
+	case spec.Provider != "":
+		return &personal{everybody: openHTTP(spec, s.self(), s.Log), lending: s.Lending, accounts: map[string]*account{}}
+	case spec.URL != "":
+		return openHTTP(spec, s.self(), s.Log)
 	}
-	return openStdio(spec, self, log)
+	return openStdio(spec, s.self(), s.Log)
 }
 
 // revisions are what we accept as the answer to our offer. The oldest differs

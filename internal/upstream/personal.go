@@ -1,0 +1,164 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
+)
+
+// Lending is who has the credentials of people.
+type Lending interface {
+	// Account names the account that the person uses at the provider now, by a name
+	// that changes when another one is connected. Without one it is a problem that
+	// says how to connect one.
+	Account(ctx context.Context, p principal.Principal, provider string) (string, error)
+	// Lend makes requests with the person's credential, by way of next.
+	Lend(p principal.Principal, provider string, next http.RoundTripper) http.RoundTripper
+}
+
+// personal is the connection to a server that answers for accounts. Each account has
+// a connection of its own, with its own sessions, so that nothing of one can come to
+// another. What the server tells everybody, its tools among it, it is asked without
+// any credential.
+type personal struct {
+	everybody *httpConn
+	lending   Lending
+
+	mu       sync.Mutex
+	accounts map[string]*account // by what Lending calls them
+	closed   bool
+}
+
+// account is the connection of one.
+type account struct {
+	conn *httpConn
+	uses int       // that run
+	last time.Time // used
+}
+
+// quietFor is how long an account's connection is kept unused.
+const quietFor = 10 * time.Minute
+
+// of is the connection of the caller's account. It must be given back.
+func (c *personal) of(ctx context.Context, p principal.Principal) (conn *httpConn, back func(), err error) {
+	name, err := c.lending.Account(ctx, p, c.everybody.spec.Provider)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, nil, c.everybody.notServed()
+	}
+	c.leaveQuiet()
+	a := c.accounts[name]
+	if a == nil {
+		pool := c.everybody.pool
+		a = &account{conn: newHTTP(c.everybody.spec, c.everybody.self, c.lending.Lend(p, c.everybody.spec.Provider, pool), pool)}
+		c.accounts[name] = a
+	}
+	a.uses++
+	return a.conn, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		a.uses--
+		a.last = time.Now()
+	}, nil
+}
+
+// leaveQuiet closes the connections that nobody has used for a while. The caller
+// holds c.mu.
+func (c *personal) leaveQuiet() {
+	for name, a := range c.accounts {
+		if a.uses == 0 && time.Since(a.last) > quietFor {
+			delete(c.accounts, name)
+			c.everybody.running.Go(a.conn.Close)
+		}
+	}
+}
+
+// Connect shakes hands without a credential.
+func (c *personal) Connect(ctx context.Context) (mcp.InitializeResult, error) {
+	return c.everybody.Connect(ctx)
+}
+
+// Known is what the server tells everybody.
+func (c *personal) Known(ctx context.Context) (mcp.InitializeResult, bool) {
+	return c.everybody.Known(ctx)
+}
+
+// Call makes one request as the caller; what nobody calls, the list of tools, is
+// asked without a credential.
+func (c *personal) Call(ctx context.Context, s tool.Session, method string, params json.RawMessage, peer tool.Peer) (json.RawMessage, error) {
+	if s.Caller.Kind == principal.Anonymous {
+		return c.everybody.Call(ctx, s, method, params, peer)
+	}
+	conn, back, err := c.of(ctx, s.Caller)
+	if err != nil {
+		return nil, err
+	}
+	defer back()
+	return conn.Call(ctx, s, method, params, peer)
+}
+
+// Open opens a session of the caller's own.
+func (c *personal) Open(ctx context.Context, s tool.Session) (string, mcp.InitializeResult, error) {
+	conn, back, err := c.of(ctx, s.Caller)
+	if err != nil {
+		return "", mcp.InitializeResult{}, err
+	}
+	defer back()
+	return conn.Open(ctx, s)
+}
+
+// End ends the caller's session.
+func (c *personal) End(ctx context.Context, s tool.Session) {
+	if conn, back, err := c.of(ctx, s.Caller); err == nil { // else there is nothing to end
+		defer back()
+		conn.End(ctx, s)
+	}
+}
+
+// Listen gives the peer what the server tells the caller's account.
+func (c *personal) Listen(ctx context.Context, s tool.Session, peer tool.Peer) {
+	conn, back, err := c.of(ctx, s.Caller)
+	if err != nil {
+		<-ctx.Done()
+		return
+	}
+	defer back()
+	conn.Listen(ctx, s, peer)
+}
+
+// Tell passes a notification on.
+func (c *personal) Tell(ctx context.Context, s tool.Session, m mcp.Message) {
+	if conn, back, err := c.of(ctx, s.Caller); err == nil { // else there is no session
+		defer back()
+		conn.Tell(ctx, s, m)
+	}
+}
+
+// State is that of the server, whoever asks.
+func (c *personal) State() (State, time.Time, error) { return c.everybody.State() }
+
+// Said is empty.
+func (c *personal) Said(int) string { return "" }
+
+// Close ends the connections of all accounts.
+func (c *personal) Close() {
+	c.mu.Lock()
+	c.closed = true
+	var closing sync.WaitGroup
+	for _, a := range c.accounts {
+		closing.Go(a.conn.Close)
+	}
+	c.mu.Unlock()
+	closing.Wait()
+	c.everybody.Close()
+}
