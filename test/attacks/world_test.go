@@ -35,6 +35,7 @@ type world struct {
 	pubA, pubB, secC party
 	up, other        *apptest.Upstream // behind /s/a/mcp and /s/ab/mcp
 	key              string            // file of the master key
+	maker            *maker            // of apps that are known by their documents
 
 	secrets map[string]string // secret → what it is
 	mailed  map[string]string // the same of those that are printed on purpose
@@ -52,8 +53,8 @@ func onSQLite(t *testing.T) *world { return furnish(t, storetest.SQLite(t), 1) }
 func onPostgres(t *testing.T) *world { return furnish(t, storetest.Postgres(t), 2) }
 
 func furnish(t *testing.T, database string, nodes int) *world {
-	w := &world{t: t, key: filepath.Join(t.TempDir(), "master.key"), secrets: map[string]string{}, mailed: map[string]string{}, counted: map[string]int{}, racing: map[string]bool{}}
-	w.House = apptest.Open(t, func(c *app.Config) { c.Database, c.MasterKeyFile = database, w.key })
+	w := &world{t: t, key: filepath.Join(t.TempDir(), "master.key"), secrets: map[string]string{}, mailed: map[string]string{}, counted: map[string]int{}, racing: map[string]bool{}, maker: newMaker(t)}
+	w.House = apptest.Open(t, w.maker.configure, func(c *app.Config) { c.Database, c.MasterKeyFile = database, w.key })
 	w.nodes = []*apptest.House{w.House}
 	w.mailed[w.Log.Wait("  code  ", nil)] = "the setup code"
 	w.alice = w.Browser()
@@ -61,7 +62,7 @@ func furnish(t *testing.T, database string, nodes int) *world {
 	w.keepBrowser(w.alice)
 	for range nodes - 1 { // once there is an owner, it makes no setup code of its own
 		port := freePort(t)
-		n := apptest.Start(t, func(c *app.Config) {
+		n := apptest.Start(t, w.maker.configure, func(c *app.Config) {
 			c.Database, c.MasterKeyFile, c.PublicURL, c.Listen = database, w.key, w.URL, "localhost:"+port
 		})
 		n.URL = "http://localhost:" + port // where it is, not what it is called
