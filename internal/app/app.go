@@ -142,6 +142,10 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	if missing != nil {
 		fmt.Fprintf(out, "✓ Made a new master key, %s: keep a copy, without it the database can't be read\n", c.MasterKeyFile)
 	}
+	external, err := c.trusted()
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	c.IssuerURL = cmp.Or(c.IssuerURL, c.PublicURL)
 	box := seal.Box{Keeper: key}
 	h := &house{config: c, node: store.ID("node_"), key: key, db: db, registry: &tool.Registry{}}
@@ -153,7 +157,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.people = &identity.People{DB: db, Dev: c.Dev}
 	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log, Window: c.ReuseWindow, Alg: c.SigningAlg, KeyLife: c.SigningKeyLife, Opaque: h.opaque}
 	letters := &mail.Printer{Out: out}
-	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL}
+	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL, External: external}
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
 	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version, Followed: h.followed}
 	h.vault = &vault.Vault{
@@ -171,7 +175,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 		Pages: h.pages, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev,
 		Registration: func() bool { return h.live.Load().Registration == "open" },
 		Documents:    func() authserver.Documents { return h.live.Load().clientDocuments() }, Outbound: h.outbound, Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
-		RequireResource: c.RequireResource, Prefix: families[c.EndpointStyle],
+		RequireResource: c.RequireResource, External: c.External.Issuers, Prefix: families[c.EndpointStyle],
 	}
 	h.pages.AuthServer = h.oauth
 	h.mcp = &mcpserver.Server{

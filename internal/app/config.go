@@ -51,6 +51,8 @@ type Config struct {
 	RequireResource bool
 	EndpointStyle   string
 
+	External External
+
 	Servers   map[string]upstream.Spec  // by name
 	Providers map[string]vault.Provider // by name
 
@@ -187,6 +189,34 @@ var settings = []setting{
 	{
 		key: "endpoint_style", field: func(c *Config) any { return &c.EndpointStyle }, preset: "oauth", oneOf: []string{"oauth", "mcp", "bare"},
 		doc: "Which addresses of the authorization server its metadata names: /oauth/token, /mcp/token or /token. All of them answer.",
+	},
+	{
+		key: "external.issuers", field: func(c *Config) any { return &c.External.Issuers }, absent: "tokens are our own", example: "[https://login.example.org/realms/acme]",
+		doc: "Authorization servers whose tokens are accepted here, instead of our own: with it there is no authorization server of ours. Whoever comes with a token of theirs becomes a member, by its issuer and subject, with rank readonly.",
+	},
+	{
+		key: "external.audiences", field: func(c *Config) any { return &c.External.Audiences }, absent: "only the address of the endpoint", example: "[gatehouse]",
+		doc: "Audiences of their tokens that are good at every MCP endpoint, for servers that cannot put the address of an endpoint into aud.",
+	},
+	{
+		key: "external.rank_claim", field: func(c *Config) any { return &c.External.RankClaim }, absent: "everybody is readonly", example: "realm_access.roles",
+		doc: "Claim of their tokens with the person's groups or roles, with a dot between levels.",
+	},
+	{
+		key: "external.admins", field: func(c *Config) any { return &c.External.Admins }, absent: "nobody", example: "[gatehouse-admins]",
+		doc: "Values of external.rank_claim that make an admin.",
+	},
+	{
+		key: "external.standards", field: func(c *Config) any { return &c.External.Standards }, absent: "nobody", example: "[engineering]",
+		doc: "Values of external.rank_claim that make a standard member.",
+	},
+	{
+		key: "external.client_id", field: func(c *Config) any { return &c.External.ClientID }, absent: "tokens that are no JWT are refused", example: "gatehouse",
+		doc: "Our client id at the one external issuer, which is then asked about tokens that are no JWT (RFC 7662).",
+	},
+	{
+		key: "external.client_secret_file", field: func(c *Config) any { return &c.External.SecretFile }, absent: "tokens that are no JWT are refused", example: "/etc/gatehouse/introspection.secret", path: true,
+		doc: "File with the secret of external.client_id.",
 	},
 	{
 		key: "servers", field: func(c *Config) any { return &c.Servers }, absent: "only those that gatehouse add has added", live: true,
@@ -499,6 +529,7 @@ func (l *loading) complete() {
 	case c.TLSCertFile != "" && strings.HasPrefix(c.IssuerURL, "http:"):
 		l.wrong("issuer_url", "with a certificate the server speaks TLS, so the address begins with https")
 	}
+	l.judgeExternal()
 	for i := range c.AllowedOrigins {
 		l.judgeOrigin(&c.AllowedOrigins[i])
 	}

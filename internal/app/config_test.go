@@ -183,11 +183,20 @@ var samples = map[string]string{
 	"tls.cert_file": "/x", "tls.key_file": "/x", "trusted_proxies": "10.1.0.0/16", "allowed_origins": "https://app.example",
 	"issuer_url": "https://auth.example", "cimd": "allowlist", "cimd_allow": "app.example", "outbound_allow": "10.1.0.0/16", "registration": "off", "redirect_schemes": "com.example.app", "exact_redirects": "true", "require_resource": "true", "endpoint_style": "mcp",
 	"log.level": "warn", "log.format": "json", "drain": "7s", "refresh_reuse_window": "30m",
+	"external.issuers": "https://idp.example/realm", "external.audiences": "gatehouse", "external.rank_claim": "groups", "external.admins": "admins", "external.standards": "staff",
+	"external.client_id": "gatehouse", "external.client_secret_file": "/x",
 	"signing_alg": "EdDSA", "signing_key_life": "720h", "opaque_tokens": "tickets",
 }
 
 // together are variables that a setting makes no sense without.
-var together = map[string]string{"cimd_allow": "GATEHOUSE_CIMD=allowlist", "tls.cert_file": "GATEHOUSE_TLS__KEY_FILE=/y", "tls.key_file": "GATEHOUSE_TLS__CERT_FILE=/y"}
+var together = map[string][]string{
+	"cimd_allow": {"GATEHOUSE_CIMD=allowlist"}, "tls.cert_file": {"GATEHOUSE_TLS__KEY_FILE=/y"}, "tls.key_file": {"GATEHOUSE_TLS__CERT_FILE=/y"},
+	"external.audiences": {anIssuer}, "external.rank_claim": {anIssuer},
+	"external.admins": {anIssuer, "GATEHOUSE_EXTERNAL__RANK_CLAIM=c"}, "external.standards": {anIssuer, "GATEHOUSE_EXTERNAL__RANK_CLAIM=c"},
+	"external.client_id": {anIssuer, "GATEHOUSE_EXTERNAL__CLIENT_SECRET_FILE=/y"}, "external.client_secret_file": {anIssuer, "GATEHOUSE_EXTERNAL__CLIENT_ID=y"},
+}
+
+const anIssuer = "GATEHOUSE_EXTERNAL__ISSUERS=https://idp.example"
 
 // One value, given in any way, is the same.
 func TestEverySettingHasItsSpellings(t *testing.T) {
@@ -200,15 +209,15 @@ func TestEverySettingHasItsSpellings(t *testing.T) {
 		if above, below, nested := strings.Cut(s.key, "."); nested {
 			key, tail = above, ":\n  "+below+": "+value+"\n"
 		}
-		byEnv, err1 := load(nil, s.env()+"="+value, with)
-		byFile, err2 := load(map[string]string{"config": write(t, key+tail)}, with)
+		byEnv, err1 := load(nil, append(with, s.env()+"="+value)...)
+		byFile, err2 := load(map[string]string{"config": write(t, key+tail)}, with...)
 		if err1 != nil || err2 != nil || !reflect.DeepEqual(byEnv, byFile) {
 			t.Errorf("%s: %+v, %v; %+v, %v", s.key, byEnv, err1, byFile, err2)
 		}
-		if byFlag, err := load(map[string]string{s.flagName(): value}, with); s.flag && (err != nil || !reflect.DeepEqual(byFlag, byFile)) {
+		if byFlag, err := load(map[string]string{s.flagName(): value}, with...); s.flag && (err != nil || !reflect.DeepEqual(byFlag, byFile)) {
 			t.Errorf("--%s: %+v, %v", s.flagName(), byFlag, err)
 		}
-		if none, _ := load(nil, with); reflect.DeepEqual(none, byEnv) {
+		if none, _ := load(nil, with...); reflect.DeepEqual(none, byEnv) {
 			t.Errorf("%s sets nothing", s.key)
 		}
 	}

@@ -28,6 +28,12 @@ func (h *house) checkDocuments() error {
 		}
 	}
 	outside := h.outside()
+	if external := h.config.External.Issuers; external != nil {
+		if err := checkResources(outside, resources, external...); err != nil {
+			return selfCheckFailed.New("clients could not sign in to this server").WithWhy("%v", err)
+		}
+		return nil
+	}
 	err := checkResources(outside, resources, h.config.IssuerURL)
 	if err == nil {
 		err = checkIssuer(outside, h.config.IssuerURL, h.tokens.KeyID())
@@ -39,16 +45,16 @@ func (h *house) checkDocuments() error {
 }
 
 // checkResources: the document of each MCP endpoint is that endpoint's, and names
-// our issuer.
-func checkResources(outside http.Handler, resources []string, issuer string) error {
+// the issuers.
+func checkResources(outside http.Handler, resources []string, issuers ...string) error {
 	for _, resource := range resources {
 		var m oauth.ResourceMetadata
 		address := oauth.WellKnown(resource, oauth.ResourceSuffix)
 		if err := fetch(outside, address, &m); err != nil {
 			return err
 		}
-		if m.Resource != resource || !slices.Equal(m.AuthorizationServers, []string{issuer}) {
-			return fmt.Errorf("%s is about %q and names %q, but it should be about %s and name %s", address, m.Resource, m.AuthorizationServers, resource, issuer)
+		if m.Resource != resource || !slices.Equal(m.AuthorizationServers, issuers) {
+			return fmt.Errorf("%s is about %q and names %q, but it should be about %s and name %s", address, m.Resource, m.AuthorizationServers, resource, issuers)
 		}
 	}
 	return nil

@@ -41,6 +41,7 @@ func (h *house) addForeign(t *testing.T, serverURL string) {
 			`INSERT INTO member (workspace, user_id, role, status, created_at) VALUES ('zq-other', 'usr_zqother', 'owner', 'active', 1)`,
 			`INSERT INTO service_account (id, workspace, name, tools, jwks, family, status, created_at, created_by)
 				VALUES ('svc_zqother', 'zq-other', 'hidden-marker', '', '', 'fam_zqother', 'active', 1, 'usr_zqother')`,
+			`INSERT INTO external_subject (issuer, subject, workspace, user_id, created_at) VALUES ('hidden-marker', 'hidden-marker', 'zq-other', 'usr_zqother', 1)`,
 			`INSERT INTO upstream (id, workspace, name, url, command, created_at) VALUES ('srv_zqother', 'zq-other', 'zq-server', '` + serverURL + `/hidden-marker', '', 1)`,
 			`INSERT INTO upstream_tool (upstream, position, workspace, definition)
 				VALUES ('srv_zqother', 0, 'zq-other', '{"name":"peek","description":"hidden-marker","inputSchema":{"type":"object","properties":{"id":{"type":"string"}}},"annotations":{"readOnlyHint":true}}')`,

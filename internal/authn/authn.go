@@ -37,6 +37,8 @@ type Authn struct {
 	Mail   *mail.Printer
 	Issuer string // where the links in mails lead
 
+	External *External // whose tokens are accepted instead of our own (R517); nil: nobody's
+
 	verified cache
 }
 

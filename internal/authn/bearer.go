@@ -5,11 +5,13 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/request"
@@ -85,7 +87,7 @@ func (a *Authn) bearer(ctx context.Context, values []string, resource string) (p
 		}
 		a.verified.put(key, entry, now)
 	}
-	if !entry.claims.For(resource) {
+	if !entry.good(resource) {
 		return principal.Principal{}, refuse(token.ErrToken("the token was made for another resource"))
 	}
 	p := entry.principal
@@ -104,6 +106,9 @@ func refuse(cause error) error {
 
 // verify checks the token itself and that its subject is still active.
 func (a *Authn) verify(ctx context.Context, raw string) (verified, error) {
+	if a.External != nil {
+		return a.external(ctx, raw)
+	}
 	var v verified
 	if !token.IsOpaque(raw) {
 		c, err := a.Tokens.Verify(raw)
@@ -155,7 +160,14 @@ func (a *Authn) subject(tx *store.Tx, workspace, id string) (principal.Principal
 type verified struct {
 	principal principal.Principal
 	claims    token.Claims
+	audiences []string  // of another issuer's
+	anywhere  bool      // good at every endpoint: another issuer's, for an audience that stands for all
 	until     time.Time // when it is looked at again
+}
+
+// good reports whether the token was made for this resource (R505).
+func (v verified) good(resource string) bool {
+	return resource != "" && (v.anywhere || v.claims.For(resource) || slices.ContainsFunc(v.audiences, func(aud string) bool { return oauth.SameResource(aud, resource) }))
 }
 
 // cacheLife is how long a verified token is believed without asking again who

@@ -68,6 +68,7 @@ type Server struct {
 	ExactRedirects  bool             // may a program not listen on another port than it registered? (C10)
 	RequireResource bool             // must a client say for which endpoint it asks? (C13)
 	Prefix          string           // which family of paths the metadata names (C01)
+	External        []string         // issuers that are the authorization servers instead of this one (R517)
 
 	walk     walk               // of Sweep
 	fetching singleflight.Group // of documents, by address
@@ -92,7 +93,11 @@ func (s *Server) Open(ctx context.Context) error {
 var prefixes = []string{"/oauth", "/mcp", ""}
 
 // Routes mounts what belongs to the issuer: endpoints, pages and metadata (R114).
+// Where others are the issuers there is nothing of it.
 func (s *Server) Routes(mux *http.ServeMux) {
+	if len(s.External) > 0 {
+		return
+	}
 	for _, prefix := range prefixes {
 		mux.Handle("GET "+prefix+"/authorize", s.page(s.authorize))
 		mux.Handle(prefix+"/par", s.machine(verbs{http.MethodPost: s.push}))
@@ -270,9 +275,13 @@ func (s *Server) resourceMetadata(w http.ResponseWriter, r *http.Request, _ stri
 		w.WriteHeader(http.StatusNotFound)
 		return nil
 	}
+	issuers := s.External
+	if len(issuers) == 0 {
+		issuers = []string{s.Issuer}
+	}
 	return publish(w, oauth.ResourceMetadata{
 		Resource:             a.URL,
-		AuthorizationServers: []string{s.Issuer},
+		AuthorizationServers: issuers,
 		ScopesSupported:      a.Scopes,
 		BearerMethods:        []string{"header"},
 		Name:                 "Gatehouse",

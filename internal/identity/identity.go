@@ -138,7 +138,7 @@ func (p *People) MakeOwner(tx *store.Tx, email string) (Person, error) {
 func normal(email string) (string, error) {
 	email = strings.ToLower(strings.TrimSpace(email))
 	parsed, err := mail.ParseAddress(email)
-	if err != nil || parsed.Address != email || len(email) > 254 || email == devEmail {
+	if err != nil || parsed.Address != email || len(email) > 254 || email == devEmail || strings.HasSuffix(email, externalDomain) {
 		return "", emailUnusable.New("%.60q is not an address that can be used", email)
 	}
 	return email, nil

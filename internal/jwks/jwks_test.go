@@ -249,7 +249,7 @@ func TestOneAudience(t *testing.T) {
 		`"https://as.example/"`: false, `"https://AS.example"`: false, `["https://as.example","https://other.example"]`: false,
 		`["https://as.example","https://as.example"]`: false, `[]`: false, `""`: false, `null`: false,
 	} {
-		c, err := claims([]byte(fmt.Sprintf(`{"aud":%s}`, list)))
+		c, err := ParseClaims([]byte(fmt.Sprintf(`{"aud":%s}`, list)))
 		if err != nil || c.Only("https://as.example") != want {
 			t.Errorf("%s: %v", list, err)
 		}

@@ -78,7 +78,7 @@ func (j JWT) Verify(s Set) (Claims, error) {
 			return Claims{}, errors.New("it is no signed JWT")
 		}
 		if payload, err := signed.Verify(key.Key); err == nil {
-			return claims(payload)
+			return ParseClaims(payload)
 		}
 	}
 	return Claims{}, errors.New("no key of its issuer verifies the signature")
@@ -93,7 +93,9 @@ type Claims struct {
 	All                 map[string]any // also these; the numbers as float64
 }
 
-func claims(payload []byte) (Claims, error) {
+// ParseClaims reads claims that somebody vouches for in another way than by a
+// signature, such as the answer of an introspection (RFC 7662 §2.2).
+func ParseClaims(payload []byte) (Claims, error) {
 	var all map[string]any
 	if strictjson.Unmarshal(payload, &all) != nil || all == nil {
 		return Claims{}, errors.New("its claims are not an object with members of different names")

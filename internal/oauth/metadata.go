@@ -18,6 +18,7 @@ type ServerMetadata struct {
 	RegistrationEndpoint  string   `json:"registration_endpoint,omitempty"`
 	PushedEndpoint        string   `json:"pushed_authorization_request_endpoint,omitempty"` // RFC 9126
 	RevocationEndpoint    string   `json:"revocation_endpoint,omitempty"`
+	IntrospectionEndpoint string   `json:"introspection_endpoint,omitempty"`
 	JWKSURI               string   `json:"jwks_uri,omitempty"`
 	ScopesSupported       []string `json:"scopes_supported,omitempty"`
 	ResponseTypes         []string `json:"response_types_supported"`
