@@ -126,6 +126,11 @@ func sealSome(t *testing.T, h *apptest.House, key *seal.Key) {
 	h.SQL(`INSERT INTO flow (id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from, created_at, expires_at, answer)
 		VALUES ('flow_1', '', $1, $2, '', '', '', '', '', '', 0, $3, $4)`, []byte{1}, client, ago(-day), sealed("flow/flow_1/answer"))
 	h.SQL(`INSERT INTO upstream (id, workspace, name, url, command, env, created_at) VALUES ('up_1', 'default', 'sealed', 'http://127.0.0.1:1/mcp', '', $1, 0)`, sealed("upstream/up_1/env"))
+	h.SQL(`INSERT INTO connection (id, workspace, name, hosts, created_at) VALUES ('con_1', 'default', 'sealed', 'api.example', 0)`)
+	h.SQL(`INSERT INTO upstream_grant (id, workspace, connection, user_id, status, access, refresh, created_at) VALUES ('gra_1', 'default', 'con_1', 'usr_1', 'active', $1, $2, 0)`,
+		sealed("upstream_grant/gra_1/access"), sealed("upstream_grant/gra_1/refresh"))
+	h.SQL(`INSERT INTO departure (id, hash, browser_id, browser, workspace, connection, user_id, flow, verifier, created_at, expires_at)
+		VALUES ('dep_1', $1, '', $1, 'default', 'con_1', 'usr_1', '', $2, 0, $3)`, []byte{1}, sealed("departure/dep_1/verifier"), ago(-day))
 	for i := range 250 { // more than are sealed at once
 		question := fmt.Sprintf("q%03d", i)
 		h.SQL(`INSERT INTO mcp_answer (question, answer, expires_at) VALUES ($1, $2, $3)`, question, sealed("mcp_answer/"+question+"/answer"), ago(-day))
