@@ -36,10 +36,11 @@ export function inHouse({ dev, skip = false }) {
   })
 }
 
-// startHouse answers once both servers are added and pinned.
-async function startHouse(dev) {
+// startHouse answers once both servers are added and pinned. settings are
+// variables of the environment.
+export async function startHouse(dev, settings = {}) {
   const tmp = mkdtempSync(path.join(tmpdir(), 'gatehouse-interop-'))
-  const house = new House(tmp, await freePort())
+  const house = new House(tmp, await freePort(), settings)
   try {
     await house.start(dev)
     if (!dev) await house.person.setUp()
@@ -61,8 +62,9 @@ class House {
   #children = []
   #recorder
 
-  constructor(tmp, port) {
+  constructor(tmp, port, settings) {
     this.tmp = tmp
+    this.settings = settings
     this.url = `http://localhost:${port}`
     this.data = path.join(tmp, 'data')
   }
@@ -83,8 +85,8 @@ class House {
   }
 
   async #open() {
-    this.#server = this.spawn('gatehouse', this.#bin, this.#serve)
-    await ready(`${this.url}/.well-known/oauth-authorization-server`, this.#server, 200)
+    this.#server = this.spawn('gatehouse', this.#bin, this.#serve, this.settings)
+    await ready(`${this.url}/.well-known/oauth-protected-resource`, this.#server, 200)
   }
 
   // restart kills the server and starts it again.
