@@ -53,7 +53,7 @@ var floors = []struct {
 	{5, "authn", "audit identity issuer jwks mail oauth request token"},
 	{5, "vault", "audit gate oauth seal token"},
 	{7, "upstream", "mcp seal"},
-	{7, "authserver", "audit authn gate identity mail oauth outbound request seal token"},
+	{7, "authserver", "audit authn gate identity mail oauth outbound request seal token vault"},
 	{7, "web/views", ""},
 	{8, "mcpserver", "authn gate mcp oauth request seal"},
 	{8, "web", "authn authserver gate identity mcp oauth request web/views"},
@@ -62,9 +62,9 @@ var floors = []struct {
 	{10, "cmd/gatehouse", "all"},
 	{10, "bench", ""},
 	{10, "test/conformance/client", "client"},
-	{10, "examples/knowledge/qa", ""},
-	{11, "examples/knowledge/kb", "examples/knowledge/qa"},
-	{12, "examples/knowledge", "examples/knowledge/kb examples/knowledge/qa"},
+	{0, "examples/knowledge/qa", ""},
+	{1, "examples/knowledge/kb", "examples/knowledge/qa"},
+	{2, "examples/knowledge", "examples/knowledge/kb examples/knowledge/qa"},
 }
 
 // everyones may be used from every floor above their own.

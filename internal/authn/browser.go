@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
@@ -35,10 +36,11 @@ func Bind(w http.ResponseWriter, flow token.Split, life time.Duration) {
 // key of the waiting authorization with this id and this hash of its secret.
 func Bound(r *http.Request, id string, hash []byte) bool {
 	c, err := r.Cookie(flowCookie + id)
-	if err != nil {
+	kind, _, named := strings.Cut(id, "_")
+	if err != nil || !named {
 		return false
 	}
-	of, presented, ok := token.Parse("flow_", c.Value)
+	of, presented, ok := token.Parse(kind+"_", c.Value)
 	return ok && of == id && presented.Matches(hash)
 }
 

@@ -77,6 +77,9 @@ type flow struct {
 	Decided   *int64
 	Allowed   *bool
 	answer    []byte
+
+	member, consent string   // who allowed it, while accounts have to be connected; empty otherwise
+	granted         []string // what that person allowed
 }
 
 const maxAuthorizeURL = 8 << 10
@@ -181,7 +184,7 @@ func (s *Server) known(asked []string) []string {
 // begin parks the authorization and leads to its first step.
 func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth.AuthorizeRequest) error {
 	if s.Dev {
-		return s.approve(w, r, f)
+		return s.approve(w, r, f, req)
 	}
 	b, err := s.Authn.Browser(w, r)
 	if err != nil {
@@ -195,9 +198,21 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth
 		f.Since = since(req, time.Now().UnixMicro())
 		return s.unasked(w, r, b, f)
 	}
+	if f, err = s.park(w, r, f, req); err != nil {
+		return err
+	}
+	if b.SignedIn() { // the question has an address of its own: Back finds what was decided
+		sendTo(w, f.address())
+		return nil
+	}
+	return s.next(w, r, b, f)
+}
+
+// park keeps the authorization, and binds it to the browser.
+func (s *Server) park(w http.ResponseWriter, r *http.Request, f flow, req oauth.AuthorizeRequest) (flow, error) {
 	handle := token.NewSplit("flow_")
 	f.ID = handle.ID
-	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
+	err := s.DB.Do(r.Context(), func(tx *store.Tx) error {
 		f.Created, f.Since = tx.Now, since(req, tx.Now)
 		_, err := tx.Exec(`INSERT INTO flow
 			(id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from, prompt, since, login_hint, created_at, expires_at)
@@ -206,15 +221,10 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth
 			f.From, f.Prompt, f.Since, f.Hint, tx.Now, tx.Now+FlowLife.Microseconds())
 		return err
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		authn.Bind(w, handle, FlowLife+CodeLife)
 	}
-	authn.Bind(w, handle, FlowLife+CodeLife)
-	if b.SignedIn() { // the question has an address of its own: Back finds what was decided
-		sendTo(w, "/consent/"+f.ID)
-		return nil
-	}
-	return s.next(w, r, b, f)
+	return f, err
 }
 
 // What a client may say of how the person is asked (R318).
@@ -264,6 +274,7 @@ type step struct {
 var steps = []step{
 	{func(_ authn.Browser, f flow) bool { return f.Decided != nil }, (*Server).goBack},
 	{func(b authn.Browser, f flow) bool { return !f.signedIn(b) }, (*Server).signIn},
+	{agreed, (*Server).connect},
 	{func(_ authn.Browser, f flow) bool { return f.mayRecall() }, (*Server).recall},
 	{func(authn.Browser, flow) bool { return true }, (*Server).askConsent},
 }
@@ -285,7 +296,7 @@ func (s *Server) resume(w http.ResponseWriter, r *http.Request, _ string) error 
 
 // own loads an authorization for the browser that began it, and for no other.
 func (s *Server) own(w http.ResponseWriter, r *http.Request, id string) (b authn.Browser, f flow, err error) {
-	if b, err = s.Authn.Browser(w, r); err != nil {
+	if b, err = s.browser(w, r); err != nil {
 		return b, f, err
 	}
 	var found bool
@@ -304,13 +315,26 @@ func (s *Server) own(w http.ResponseWriter, r *http.Request, id string) (b authn
 	return b, f, err
 }
 
+// browser is the one that asks. In development mode everybody is the local identity.
+func (s *Server) browser(w http.ResponseWriter, r *http.Request) (authn.Browser, error) {
+	b, err := s.Authn.Browser(w, r)
+	if err != nil || !s.Dev {
+		return b, err
+	}
+	err = s.DB.View(r.Context(), func(tx *store.Tx) error {
+		b.Member, _, err = s.People.DevMember(tx)
+		return err
+	})
+	return b, err
+}
+
 func (s *Server) load(tx *store.Tx, id string) (f flow, found bool, err error) {
-	var client, scopes, resource string
+	var client, scopes, resource, granted string
 	err = tx.QueryRow(`SELECT id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from,
-			prompt, since, login_hint, created_at, expires_at, decided_at, allowed, answer
+			prompt, since, login_hint, created_at, expires_at, decided_at, allowed, answer, member, consent, granted
 		FROM flow WHERE id = $1 AND expires_at > $2`, id, tx.Now).
 		Scan(&f.ID, &f.Ref, &f.browser, &client, &f.Redirect, &f.State, &f.Challenge, &scopes, &resource, &f.From,
-			&f.Prompt, &f.Since, &f.Hint, &f.Created, &f.Expires, &f.Decided, &f.Allowed, &f.answer)
+			&f.Prompt, &f.Since, &f.Hint, &f.Created, &f.Expires, &f.Decided, &f.Allowed, &f.answer, &f.member, &f.consent, &granted)
 	if errors.Is(err, sql.ErrNoRows) {
 		return f, false, nil
 	}
@@ -318,7 +342,7 @@ func (s *Server) load(tx *store.Tx, id string) (f flow, found bool, err error) {
 		return f, false, err
 	}
 	f.browser, f.answer = bytes.Clone(f.browser), bytes.Clone(f.answer)
-	f.Scopes = strings.Fields(scopes)
+	f.Scopes, f.granted = strings.Fields(scopes), strings.Fields(granted)
 	f.Client, found, err = s.client(tx, client)
 	if err != nil || !found {
 		return f, false, err
@@ -362,10 +386,8 @@ func (s *Server) recalled(ctx context.Context, b authn.Browser, f flow) (locatio
 		if held, err := c.hold(tx, b.Member.Workspace); err != nil || !held {
 			return err
 		}
-		if location, err = s.again(tx, f, b.Member, c); err != nil || f.ID == "" {
-			return err
-		}
-		return s.settle(tx, f, true, location)
+		location, err = s.again(tx, f, b.Member, c)
+		return err
 	})
 	return location, err
 }

@@ -33,6 +33,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
+	"github.com/gatehouse-mcp/gatehouse/internal/vault"
 )
 
 //go:embed *.sql
@@ -50,6 +51,7 @@ type Server struct {
 	Box      *seal.Box
 	Audit    *audit.Log
 	Tokens   *token.Tokens
+	Vault    *vault.Vault // accounts of people elsewhere
 	People   *identity.People
 	Authn    *authn.Authn
 	Mail     *mail.Printer
@@ -80,6 +82,7 @@ type Pages interface {
 	SignIn(w http.ResponseWriter, r *http.Request, flow string, again bool) error // again: also who is signed in
 	Consent(w http.ResponseWriter, r *http.Request, ask Ask) error
 	HandBack(w http.ResponseWriter, r *http.Request, answer Answer) error
+	Connect(w http.ResponseWriter, r *http.Request, c Connect) error
 	Problem(w http.ResponseWriter, r *http.Request, ref string, err error)
 }
 
@@ -111,6 +114,8 @@ func (s *Server) Routes(mux *http.ServeMux) {
 	mux.Handle("GET /consent/{flow}", s.page(s.resume))
 	mux.Handle("POST /consent", s.page(s.decide))
 	mux.Handle("GET /return/{flow}", s.page(s.handBack))
+	mux.Handle("GET /connect/{name}", s.page(s.reconnect))
+	mux.Handle("GET /connect/{name}/callback", s.page(s.arrived))
 
 	mux.Handle("/.well-known/"+oauth.ServerSuffix, s.machine(verbs{http.MethodGet: s.serverMetadata}))
 	mux.Handle("/.well-known/"+oauth.OpenIDSuffix, s.machine(verbs{http.MethodGet: s.serverMetadata}))

@@ -205,10 +205,8 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, _ string) error 
 	}
 	var location string
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) (err error) {
-		if location, err = s.allow(tx, f, b.Member, d, "web"); err != nil {
-			return err
-		}
-		return s.settle(tx, f, true, location)
+		location, err = s.allow(tx, f, b.Member, d, "web")
+		return err
 	})
 	return s.settled(w, r, b, f, location, err)
 }
@@ -320,11 +318,17 @@ func (s *Server) handBack(w http.ResponseWriter, r *http.Request, _ string) erro
 
 // approve is development mode: the local identity allows everything by itself,
 // to programs on this computer only (R317, C14).
-func (s *Server) approve(w http.ResponseWriter, r *http.Request, f flow) error {
+func (s *Server) approve(w http.ResponseWriter, r *http.Request, f flow, req oauth.AuthorizeRequest) error {
 	if !oauth.IsLoopback(f.Redirect) {
 		return devNeedsLoopback.New("this app can't be connected in development mode")
 	}
 	var location string
+	if s.Registry.Providers(func(tool.Server) bool { return true }) != nil { // an account may have to be connected
+		var err error
+		if f, err = s.park(w, r, f, req); err != nil {
+			return err
+		}
+	}
 	err := s.DB.Do(r.Context(), func(tx *store.Tx) error {
 		m, found, err := s.People.DevMember(tx)
 		if err != nil {
@@ -353,7 +357,7 @@ func consentEvent(f flow, m identity.Member, scopes []string, door string) audit
 }
 
 // allow keeps what the person decided and makes the code for it (R1211, R1213,
-// R310). It returns where the browser goes.
+// R310), which answers the flow. It returns where the browser goes.
 func (s *Server) allow(tx *store.Tx, f flow, m identity.Member, d decision, door string) (location string, err error) {
 	consent, err := s.remember(tx, f, m, d)
 	if err != nil {
@@ -363,7 +367,7 @@ func (s *Server) allow(tx *store.Tx, f flow, m identity.Member, d decision, door
 	event.Outcome = audit.Allowed
 	event.Detail["consent"], event.Detail["keep"] = consent, d.keep
 	s.Audit.Append(tx, event)
-	return s.code(tx, f, m, consent, d.scopes)
+	return s.onward(tx, f, m, consent, d.scopes)
 }
 
 // again makes a code for what was allowed before.
@@ -372,7 +376,7 @@ func (s *Server) again(tx *store.Tx, f flow, m identity.Member, c consent) (loca
 	event.Outcome = audit.Allowed
 	event.Detail["consent"], event.Detail["remembered"] = c.id, time.UnixMicro(c.granted).UTC().Format(time.RFC3339)
 	s.Audit.Append(tx, event)
-	return s.code(tx, f, m, c.id, f.Scopes)
+	return s.onward(tx, f, m, c.id, f.Scopes)
 }
 
 func (s *Server) code(tx *store.Tx, f flow, m identity.Member, consent string, scopes []string) (location string, err error) {

@@ -447,6 +447,19 @@ var controls = map[string]string{
 	"servers:read":  "See which servers there are",
 }
 
+// Connect draws the page from which a person goes to a provider.
+func (p *Pages) Connect(w http.ResponseWriter, _ *http.Request, c authserver.Connect) error {
+	v := views.ConnectView{Page: p.frame(c.Ref), User: c.Member.Email, Name: c.Name, URL: c.URL}
+	if u, err := url.Parse(c.URL); err == nil {
+		v.At = u.Host
+	}
+	if c.Client != nil {
+		v.App = c.Client.Name
+		v.Waits = true
+	}
+	return views.Connect(w, http.StatusOK, v)
+}
+
 // HandBack draws the page from which the browser goes back to the app.
 func (p *Pages) HandBack(w http.ResponseWriter, r *http.Request, a authserver.Answer) error {
 	target, err := views.NewTarget(a.Location)

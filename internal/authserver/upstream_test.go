@@ -1,0 +1,358 @@
+package authserver_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/gatehouse-mcp/gatehouse/examples/knowledge/qa"
+	"github.com/gatehouse-mcp/gatehouse/internal/app"
+	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/store/storetest"
+)
+
+// known is a house with a server behind it that answers for accounts.
+type known struct {
+	house
+	k *apptest.Knowledge
+}
+
+func onEachKnown(t *testing.T, f func(t *testing.T, h known), change ...func(*app.Config)) {
+	for engine, database := range map[string]func(testing.TB) string{"sqlite": storetest.SQLite, "postgres": storetest.Postgres} {
+		t.Run(engine, func(t *testing.T) {
+			address := database(t)
+			t.Parallel()
+			k := apptest.NewKnowledge(t)
+			h := apptest.Open(t, append(change, k.Behind, func(c *app.Config) { c.Database = address })...)
+			k.Knows(h)
+			f(t, known{house{h, t}, k})
+		})
+	}
+}
+
+// consented is the page after the person has allowed the app what it asks.
+func (h known) consented(b *apptest.Browser, query url.Values) apptest.Answer {
+	h.t.Helper()
+	form := h.asked(b, query)
+	form.Set("decision", "allow")
+	form.Set("started", "yes")
+	return b.Submit("/consent", form)
+}
+
+// connected goes through everything for a person who is called name at the service.
+func (h known) connected(b *apptest.Browser, client, name string, change url.Values) (tokens oauth.TokenResponse) {
+	h.t.Helper()
+	query, verifier := h.Authorization(client, change)
+	page := h.consented(b, query)
+	if apptest.Departs(page.Text) != "" {
+		page = b.Connect(h.k, page, name, nil)
+	}
+	target := apptest.Target(page.Text)
+	if target == nil || target.Query().Get("code") == "" {
+		h.t.Fatalf("no code: %d %v %s", page.StatusCode, target, page.Text)
+	}
+	h.Redeem(client, target.Query().Get("code"), verifier, nil).JSON(h.t, &tokens)
+	if tokens.AccessToken == "" {
+		h.t.Fatal("no token")
+	}
+	return tokens
+}
+
+// result is what a tool answers at an endpoint: its text, or the problem.
+func (h known) result(path, token, name, args string) string {
+	h.t.Helper()
+	a := h.RPC(path, token, "tools/call", `{"name":"`+name+`","arguments":`+args+`}`)
+	text := a.Text
+	if _, data, streamed := strings.Cut(text, "data: "); streamed {
+		text = data
+	}
+	var m struct {
+		Result struct {
+			Structured json.RawMessage `json:"structuredContent"`
+		} `json:"result"`
+	}
+	if json.Unmarshal([]byte(text), &m) == nil && m.Result.Structured != nil {
+		return string(m.Result.Structured)
+	}
+	return text
+}
+
+// posts are all posts that a token sees, page by page.
+func (h known) posts(path, token, tool string) (all []qa.Post) {
+	h.t.Helper()
+	for page := 1; ; page++ {
+		var found qa.Page
+		text := h.result(path, token, tool, fmt.Sprintf(`{"query":"","page":%d}`, page))
+		if err := json.Unmarshal([]byte(text), &found); err != nil || found.Items == nil {
+			h.t.Fatalf("page %d: %s", page, text)
+		}
+		if all = append(all, found.Items...); !found.More {
+			return all
+		}
+	}
+}
+
+// own fails unless the posts are those of a person, all of them.
+func own(t *testing.T, posts []qa.Post, person string) {
+	t.Helper()
+	teams := map[string]int{}
+	for _, p := range posts {
+		if teams[p.Team]++; p.Team != "everyone" && p.Team != qa.Teams[person] {
+			t.Errorf("%s got a post of %s", person, p.Team)
+		}
+	}
+	if len(teams) != 2 || teams["everyone"] != 6 || teams[qa.Teams[person]] < 6 {
+		t.Errorf("%s got %v", person, teams)
+	}
+}
+
+// R307, R551–R554, R557, R410: two people connect their own accounts on the way to
+// their first token, and no call ever returns what only the other may see, however
+// many run at once and at whichever endpoint.
+func TestTwoPeopleUseTheirOwnAccounts(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		dana := h.person()
+		erin := h.again(h.bob())
+		client := h.Register()
+		common := [2]oauth.TokenResponse{h.connected(dana, client, "mira", nil), h.connected(erin, client, "theo", nil)}
+		single := with("resource", h.URL+"/s/knowledge/mcp")
+		alone := [2]oauth.TokenResponse{h.connected(dana, client, "", single), h.connected(erin, client, "", single)} // the accounts are there
+		who := [2]string{"mira", "theo"}
+		rounds := 16
+		if testing.Short() {
+			rounds = 4
+		}
+		for range 2 {
+			apptest.Together(rounds, func(i int) bool {
+				p := i % 2
+				if i%4 < 2 {
+					own(t, h.posts("/mcp", common[p].AccessToken, "knowledge_kb_search"), who[p])
+				} else {
+					own(t, h.posts("/s/knowledge/mcp", alone[p].AccessToken, "kb_search"), who[p])
+				}
+				return true
+			})
+			h.k.Expire() // then every call needs a new access token of the service at once
+		}
+		if text := h.result("/mcp", common[0].AccessToken, "knowledge_kb_create_draft", `{"title":"Mine","body":"of dana"}`); !strings.Contains(text, `"by":"mira"`) {
+			t.Errorf("drafted: %s", text)
+		}
+		var hidden qa.Post
+		for _, p := range h.posts("/mcp", common[0].AccessToken, "knowledge_kb_search") {
+			if p.Team == "support" {
+				hidden = p
+			}
+		}
+		if text := h.result("/mcp", common[1].AccessToken, "knowledge_kb_get", fmt.Sprintf(`{"id":%d}`, hidden.ID)); strings.Contains(text, hidden.Body) {
+			t.Errorf("theo got the post of mira: %s", text)
+		}
+		h.sealed(common[0].AccessToken)
+		for _, header := range h.k.Got() {
+			for name, values := range header {
+				for _, tokens := range common {
+					if strings.Contains(strings.Join(values, " "), tokens.AccessToken) {
+						t.Errorf("our token went out as %s", name)
+					}
+				}
+			}
+		}
+		dump := h.Dump() + h.Log.String()
+		for _, secret := range h.k.Tokens() {
+			if where := apptest.Find(secret, dump); where != "" {
+				t.Errorf("a token of the service is kept or printed %s", where)
+			}
+		}
+	})
+}
+
+func claimsOf(t *testing.T, access string) map[string]any {
+	t.Helper()
+	plain, err := base64.RawURLEncoding.DecodeString(strings.Split(access, ".")[1])
+	claims := map[string]any{}
+	if err == nil {
+		err = json.Unmarshal(plain, &claims)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return claims
+}
+
+// sealed fails unless the access token has the claim public_token, which says
+// nothing of what it leads to (C16).
+func (h known) sealed(access string) {
+	h.t.Helper()
+	handle, _ := claimsOf(h.t, access)["public_token"].(string)
+	if len(handle) < 100 {
+		h.t.Errorf("public_token is %q", handle)
+	}
+	for _, secret := range h.k.Tokens() {
+		if where := apptest.Find(secret, access+" "+handle); where != "" {
+			h.t.Errorf("the access token holds what the service granted, %s", where)
+		}
+	}
+}
+
+// Attack 63: nothing of the service is begun before the person has consented; the
+// step comes after it and is remembered with the account.
+func TestConsentComesBeforeTheService(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b := h.person()
+		before := len(b.Cookies)
+		query, _ := h.Authorization(h.Register(), nil)
+		page := b.Open("/oauth/authorize?" + query.Encode())
+		if apptest.Departs(page.Text) != "" || len(b.Cookies) != before+1 || h.Count(`SELECT count(*) FROM departure`) != 0 {
+			t.Errorf("begun before consent: %v", b.Cookies)
+		}
+		form := apptest.Fields(page.Text)
+		form.Set("decision", "allow")
+		form.Set("started", "yes")
+		page = b.Submit("/consent", form)
+		if apptest.Departs(page.Text) == "" || len(b.Cookies) != before+2 || h.Count(`SELECT count(*) FROM departure`) != 1 || h.Count(`SELECT count(*) FROM authorization_code`) != 0 {
+			t.Errorf("after consent: %v %s", b.Cookies, page.Text)
+		}
+		again := b.Open("/consent/" + form.Get("request")) // Back, reload, a second tab
+		if apptest.Departs(again.Text) == "" {
+			t.Errorf("a reload shows %s", again.Text)
+		}
+		if page = b.Connect(h.k, page, "mira", nil); apptest.Target(page.Text) == nil {
+			t.Errorf("not answered: %s", page.Text)
+		}
+	})
+}
+
+// A person who does not let the app use the server needs no account there.
+func TestWhatIsNotAllowedNeedsNoAccount(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b := h.person()
+		query, _ := h.Authorization(h.Register(), with("scope", "mcp:read"))
+		form := h.asked(b, query)
+		form.Set("decision", "allow")
+		form.Set("started", "yes")
+		form.Del("scope:knowledge:read")
+		page := b.Submit("/consent", form)
+		if apptest.Departs(page.Text) != "" {
+			t.Errorf("sent to the service: %s", page.Text)
+		}
+	})
+}
+
+// A person who says no at the service leaves the client without a code; a service
+// that fails shows a page from which the person can go on.
+func TestTheServiceSaysNo(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b := h.person()
+		client := h.Register()
+		query, _ := h.Authorization(client, nil)
+		page := b.Connect(h.k, h.consented(b, query), "mira", with("decision", "deny"))
+		target := apptest.Target(page.Text)
+		if target == nil || target.Query().Get("error") != oauth.AccessDenied || target.Query().Get("state") != query.Get("state") || target.Query().Get("iss") != h.URL {
+			t.Errorf("answered at %v", target)
+		}
+
+		query, _ = h.Authorization(client, nil)
+		page = h.consented(b, query)
+		back := h.k.Answer(h.House, apptest.Departs(page.Text), "mira", nil)
+		page = b.Open(regexp.MustCompile(`code=[^&]+`).ReplaceAllString(back, "code=code-made-up"))
+		if page.StatusCode != http.StatusServiceUnavailable || !strings.Contains(page.Text, "PROVIDER_FAILED") && !strings.Contains(page.Text, "req_") {
+			t.Errorf("a failing service: %d %s", page.StatusCode, page.Text)
+		}
+		shown(t, page, http.StatusServiceUnavailable)
+	})
+}
+
+// Attacks 62, 73: the way back is open to the browser that was sent, once.
+func TestOnlyTheBrowserThatWasSentComesBack(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b := h.person()
+		other := h.again(h.bob())
+		query, _ := h.Authorization(h.Register(), nil)
+		page := h.consented(b, query)
+		back := h.k.Answer(h.House, apptest.Departs(page.Text), "theo", nil)
+		for why, path := range map[string]string{
+			"": back, "without state": regexp.MustCompile(`state=[^&]+`).ReplaceAllString(back, ""), "to another callback": strings.Replace(back, "/knowledge/", "/other/", 1),
+			"of another issuer": regexp.MustCompile(`iss=[^&]+`).ReplaceAllString(back, "iss=https%3A%2F%2Fevil.example"),
+		} {
+			browser := b
+			if why == "" {
+				browser = other
+			}
+			h.unchanged(t, func() { shown(t, browser.Open(path), http.StatusForbidden) })
+			if len(h.k.Tokens()) != 0 {
+				t.Fatalf("%q: the code was redeemed", why)
+			}
+		}
+		if page := b.Open(back); apptest.Target(page.Text) == nil {
+			t.Errorf("the own browser is refused: %s", page.Text)
+		}
+		shown(t, b.Open(back), http.StatusForbidden) // once
+	})
+}
+
+// R558: an account that is lost is a tool error that says where to connect it again,
+// and there it can be.
+func TestALostAccountCanBeConnectedAgain(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b := h.person()
+		tokens := h.connected(b, h.Register(), "mira", nil)
+		h.k.Forget("mira")
+		var told string
+		for range 2 {
+			told = h.result("/mcp", tokens.AccessToken, "knowledge_kb_search", `{"query":""}`)
+			if !strings.Contains(told, "CONNECTION_LOST") || !strings.Contains(told, h.URL+"/connect/knowledge") {
+				t.Errorf("told: %s", told)
+			}
+		}
+		page := b.Open("/connect/knowledge")
+		if page = b.Connect(h.k, page, "mira", nil); !strings.Contains(page.Text, "is connected") {
+			t.Errorf("connected again: %d %s", page.StatusCode, page.Text)
+		}
+		own(t, h.posts("/mcp", tokens.AccessToken, "knowledge_kb_search"), "mira")
+	})
+}
+
+// R556: what the person did not allow at the service is refused here, with the way
+// to allow it.
+func TestTheServiceAllowedLess(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b := h.person()
+		client := h.Register()
+		query, verifier := h.Authorization(client, nil)
+		page := b.Connect(h.k, h.consented(b, query), "mira", with("allow", qa.Read))
+		var tokens oauth.TokenResponse
+		h.Redeem(client, apptest.Target(page.Text).Query().Get("code"), verifier, nil).JSON(t, &tokens)
+		own(t, h.posts("/mcp", tokens.AccessToken, "knowledge_kb_search"), "mira")
+		told := h.result("/mcp", tokens.AccessToken, "knowledge_kb_create_draft", `{"title":"x","body":"y"}`)
+		if !strings.Contains(told, "CONNECTION_NARROW") || !strings.Contains(told, "write_posts") || !strings.Contains(told, "/connect/knowledge") {
+			t.Errorf("told: %s", told)
+		}
+	})
+}
+
+// In development mode the way leads over the service as well, and nothing else is
+// asked; a program that follows redirects gets its code.
+func TestDevelopmentModeConnectsAccounts(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b := h.Browser()
+		client := h.Register()
+		query, verifier := h.Authorization(client, nil)
+		page := b.Open("/oauth/authorize?" + query.Encode())
+		page = b.Connect(h.k, page, "mira", nil)
+		target := apptest.Target(page.Text)
+		if target == nil {
+			t.Fatalf("not answered: %d %s", page.StatusCode, page.Text)
+		}
+		var tokens oauth.TokenResponse
+		h.Redeem(client, target.Query().Get("code"), verifier, nil).JSON(t, &tokens)
+		own(t, h.posts("/mcp", tokens.AccessToken, "knowledge_kb_search"), "mira")
+		code, verifier := h.Code(client, nil) // now straight away
+		h.Redeem(client, code, verifier, nil).JSON(t, &tokens)
+		h.sealed(tokens.AccessToken)
+	}, apptest.Dev)
+}

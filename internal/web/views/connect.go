@@ -1,0 +1,49 @@
+package views
+
+import (
+	"net/http"
+	"time"
+)
+
+// ConnectView is the page from which a person goes to a service, to connect an
+// account there.
+type ConnectView struct {
+	Page
+	User  string
+	Name  string // of the service here
+	At    string // its host
+	URL   string
+	Waits bool // does an app wait?
+	App   string
+}
+
+// Connect draws a link, and no form: nothing is sent to the service but what its
+// address says.
+func Connect(w http.ResponseWriter, status int, v ConnectView) error {
+	return render(w, status, "connect", inFlow, v)
+}
+
+// Connection is an account of the reader's at a service.
+type Connection struct {
+	Name      string
+	State     string // connected, lost, or empty: none
+	Reason    string // why it is lost
+	Scopes    []string
+	Connected time.Duration // ago
+	Used      time.Duration // ago; zero: never
+	Servers   []string      // that use it
+}
+
+// ConnectionsView is the reader's accounts at services.
+type ConnectionsView struct {
+	Page
+	CSRF        string
+	User        string
+	Done        string
+	Connections []Connection
+}
+
+// Connections draws forms that post csrf and the name to /me/connections/remove.
+func Connections(w http.ResponseWriter, status int, v ConnectionsView) error {
+	return render(w, status, "connections", outside, v)
+}
