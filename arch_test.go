@@ -95,21 +95,22 @@ var modules = map[string]struct {
 // acrossWorkspaces are the functions (package.Name) whose SQL touches rows that
 // belong to a workspace without naming it, each with the reason why it may.
 var acrossWorkspaces = map[string]string{
-	"audit.inserts":      "its columns are computed from a table, the first of which is the workspace",
-	"authn.session":      "the row is found by an unguessable id, and says which workspace the session is of",
-	"authserver.forget":  "a client belongs to no workspace; what it was given goes with it in all of them",
-	"token.VerifyOpaque": "the row is found by an unguessable id, and says which workspace the token is of",
-	"token.RevokeClient": "a client belongs to no workspace; what it was given is revoked in all of them",
-	"token.RevokeFamily": "the id of the family is unguessable and comes from a token or row that was already judged",
-	"upstream.taken":     "names of servers are unique in the whole instance",
-	"upstream.ids":       "a node keeps the connections to the servers of all workspaces",
-	"upstream.read":      "the id comes from ids, and the row says whose server it is",
-	"authn.Sweep":        "what has expired goes, whosever it was",
-	"authserver.Sweep":   "what has expired goes, whosever it was",
-	"authserver.walks":   "what nothing refers to any more goes, whosever it was",
-	"vault.Sweep":        "what has expired goes, whosever it was",
-	"vault.awaited":      "the row is found by an unguessable state, and says which workspace it is of",
-	"token.Sweep":        "what has expired goes, whosever it was",
+	"audit.inserts":           "its columns are computed from a table, the first of which is the workspace",
+	"authn.session":           "the row is found by an unguessable id, and says which workspace the session is of",
+	"authserver.forget":       "a client belongs to no workspace; what it was given goes with it in all of them",
+	"authserver.introspector": "the row is found by an id that its holder authenticates for, and says which workspace that one is of",
+	"token.VerifyOpaque":      "the row is found by an unguessable id, and says which workspace the token is of",
+	"token.RevokeClient":      "a client belongs to no workspace; what it was given is revoked in all of them",
+	"token.RevokeFamily":      "the id of the family is unguessable and comes from a token or row that was already judged",
+	"upstream.taken":          "names of servers are unique in the whole instance",
+	"upstream.ids":            "a node keeps the connections to the servers of all workspaces",
+	"upstream.read":           "the id comes from ids, and the row says whose server it is",
+	"authn.Sweep":             "what has expired goes, whosever it was",
+	"authserver.Sweep":        "what has expired goes, whosever it was",
+	"authserver.walks":        "what nothing refers to any more goes, whosever it was",
+	"vault.Sweep":             "what has expired goes, whosever it was",
+	"vault.awaited":           "the row is found by an unguessable state, and says which workspace it is of",
+	"token.Sweep":             "what has expired goes, whosever it was",
 }
 
 func TestImportsGoDownward(t *testing.T) {

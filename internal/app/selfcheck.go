@@ -72,7 +72,7 @@ func checkIssuer(outside http.Handler, issuer, key string) error {
 		if m.Issuer != issuer || !m.IssParameter || !slices.Contains(m.ChallengeMethods, "S256") {
 			return fmt.Errorf("%s describes the issuer %q, but it should be %s, with iss and S256", address, m.Issuer, issuer)
 		}
-		for _, endpoint := range []string{m.AuthorizationEndpoint, m.TokenEndpoint, m.RevocationEndpoint, m.JWKSURI} {
+		for _, endpoint := range []string{m.AuthorizationEndpoint, m.TokenEndpoint, m.RevocationEndpoint, m.IntrospectionEndpoint, m.JWKSURI} {
 			if !strings.HasPrefix(endpoint, issuer+"/") {
 				return fmt.Errorf("%s names %q, which is not at %s", address, endpoint, issuer)
 			}

@@ -37,7 +37,7 @@ func TestSelfCheckFindsContradictions(t *testing.T) {
 		issuer + "/.well-known/jwks.json":                              `{"keys":[{"kid":"old"},{"kid":"k1"}]}`,
 	}
 	const server = `{"issuer":"https://auth.example","authorization_endpoint":"https://auth.example/a","token_endpoint":"https://auth.example/t","revocation_endpoint":"https://auth.example/r",
-		"jwks_uri":"https://auth.example/.well-known/jwks.json","code_challenge_methods_supported":["S256"],"authorization_response_iss_parameter_supported":true}`
+		"introspection_endpoint":"https://auth.example/oauth/introspect","jwks_uri":"https://auth.example/.well-known/jwks.json","code_challenge_methods_supported":["S256"],"authorization_response_iss_parameter_supported":true}`
 	right[issuer+"/.well-known/oauth-authorization-server"] = server
 	right[issuer+"/.well-known/openid-configuration"] = server
 

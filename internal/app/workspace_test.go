@@ -28,7 +28,7 @@ const hidden = "hidden-marker"
 // foreign ids and names, as somebody of another workspace might have seen them.
 var foreignIDs = []string{
 	"zq-other", "usr_zqother", "erin@zq-other.example", "srv_zqother", "zq-server", "zq-server_peek", "peek",
-	"svc_zqother", "fam_zqother", "cns_zqother", "ses_zqother", "rt_zqother", "at_zqother", "code_zqother", "con_zqother", "ugr_zqother", "dep_zqother",
+	"svc_zqother", "fam_zqother", "cns_zqother", "ses_zqother", "rt_zqother", "at_zqother", "rs_zqother", "code_zqother", "con_zqother", "ugr_zqother", "dep_zqother",
 }
 
 // addForeign fills the tables of every room with rows of a second workspace.
@@ -57,6 +57,8 @@ func (h *house) addForeign(t *testing.T, serverURL string) {
 				VALUES ('rt_zqother', 'zq-other', 'fam_zqother', '', 'x', 1, 9000000000000000)`,
 			`INSERT INTO access_token (id, hash, workspace, family, user_id, client, scopes, resource, created_at, expires_at)
 				VALUES ('at_zqother', 'x', 'zq-other', 'fam_zqother', 'usr_zqother', 'app', 'mcp:admin', 'hidden-marker', 1, 9000000000000000)`,
+			`INSERT INTO introspector (id, workspace, name, resource, hash, created_at, created_by)
+				VALUES ('rs_zqother', 'zq-other', 'hidden-marker', 'hidden-marker', 'x', 1, 'usr_zqother')`,
 			`INSERT INTO browser_session (id, hash, workspace, user_id, created_at, expires_at)
 				VALUES ('ses_zqother', 'x', 'zq-other', 'usr_zqother', 1, 9000000000000000)`,
 			`INSERT INTO connection (id, workspace, name, hosts, created_at) VALUES ('con_zqother', 'zq-other', 'hidden-marker', 'hidden-marker', 1)`,

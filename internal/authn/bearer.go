@@ -122,7 +122,7 @@ func (a *Authn) verify(ctx context.Context, raw string) (verified, error) {
 			v.claims, err = a.Tokens.VerifyOpaque(tx, raw)
 		}
 		if err == nil {
-			v.principal, err = a.subject(tx, v.claims.Workspace, v.claims.Subject)
+			v.principal, err = a.Subject(tx, v.claims.Workspace, v.claims.Subject)
 		}
 		return err
 	})
@@ -140,8 +140,9 @@ func (a *Authn) verify(ctx context.Context, raw string) (verified, error) {
 	return v, err
 }
 
-// subject is who a token is about, as that stands now.
-func (a *Authn) subject(tx *store.Tx, workspace, id string) (principal.Principal, error) {
+// Subject is who a token is about, as that stands now. The error is a TokenInvalid
+// if that one may do nothing any more.
+func (a *Authn) Subject(tx *store.Tx, workspace, id string) (principal.Principal, error) {
 	if principal.KindOf(id) == principal.ServiceAccount {
 		s, found, err := a.People.ServiceAccount(tx, workspace, id)
 		if err == nil && !found {

@@ -177,7 +177,7 @@ var AppUnknown = problem.Code{
 // Tools are the connected apps as callers see them (R1212): everybody's own, and,
 // for who has the server itself, those of the whole workspace.
 func (s *Server) Tools() []tool.Tool {
-	return []tool.Tool{
+	return append(s.introspectorTools(),
 		tool.Define(tool.Def{
 			Name: "list_apps", Title: "List connected apps", Doc: "List the apps that can act for you, and those that ended within the last 90 days.",
 			Effect: tool.Reads, Caller: principal.Readonly, Scope: "apps:read",
@@ -193,7 +193,7 @@ func (s *Server) Tools() []tool.Tool {
 			Name: "stop_everything", Title: "Stop everything", Doc: "End the access of every app that can act for you.",
 			Effect: tool.Destroys, Caller: principal.Readonly, Scope: "apps:write", Direct: true,
 		}, s.stopEverything),
-	}
+	)
 }
 
 type appsOut struct {

@@ -23,7 +23,7 @@ import (
 
 // Codes are the problems of this package.
 var Codes = []problem.Code{
-	clientUnknown, AppUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, pushedUnknown, FormForeign, answerUnclear,
+	clientUnknown, AppUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, pushedUnknown, endpointUnknown, introspectorUnknown, FormForeign, answerUnclear,
 	documentRefused, documentUnusable, documentsBusy,
 }
 

@@ -110,6 +110,7 @@ func (s *Server) Routes(mux *http.ServeMux) {
 			http.MethodGet: s.showClient, http.MethodPut: s.changeClient, http.MethodDelete: s.removeClient,
 		}))
 		mux.Handle(prefix+"/revoke", s.machine(verbs{http.MethodPost: s.revoke}))
+		mux.Handle(prefix+"/introspect", s.machine(verbs{http.MethodPost: s.introspect}))
 	}
 	mux.Handle("GET /consent/{flow}", s.page(s.resume))
 	mux.Handle("POST /consent", s.page(s.decide))
@@ -251,6 +252,7 @@ func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ string
 		TokenEndpoint:         at + "/token",
 		PushedEndpoint:        at + "/par",
 		RevocationEndpoint:    at + "/revoke",
+		IntrospectionEndpoint: at + "/introspect",
 		JWKSURI:               s.Issuer + "/.well-known/jwks.json",
 		ScopesSupported:       append(s.Registry.Scopes(), "offline_access"),
 		ResponseTypes:         []string{"code"},
@@ -258,6 +260,8 @@ func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ string
 		GrantTypes:            grantNames(),
 		TokenAuthMethods:      authMethods,
 		RevocationAuthMethods: authMethods,
+		IntrospectionMethods:  slices.DeleteFunc(slices.Clone(authMethods), func(m string) bool { return m == authNone }),
+		IntrospectionAlgs:     []string{s.Tokens.SignsWith()},
 		ChallengeMethods:      []string{"S256"},
 		IssParameter:          true,
 		ClientDocuments:       s.Documents().On(),

@@ -26,6 +26,8 @@ type ServerMetadata struct {
 	GrantTypes            []string `json:"grant_types_supported,omitempty"`
 	TokenAuthMethods      []string `json:"token_endpoint_auth_methods_supported,omitempty"`
 	RevocationAuthMethods []string `json:"revocation_endpoint_auth_methods_supported,omitempty"`
+	IntrospectionMethods  []string `json:"introspection_endpoint_auth_methods_supported,omitempty"`
+	IntrospectionAlgs     []string `json:"introspection_signing_alg_values_supported,omitempty"` // RFC 9701
 	ChallengeMethods      []string `json:"code_challenge_methods_supported,omitempty"`
 	IssParameter          bool     `json:"authorization_response_iss_parameter_supported,omitempty"` // RFC 9207
 	ClientDocuments       bool     `json:"client_id_metadata_document_supported,omitempty"`          // a client id may be the address of a document
@@ -54,6 +56,30 @@ type TokenResponse struct {
 type PushedResponse struct {
 	RequestURI string `json:"request_uri"`
 	ExpiresIn  int64  `json:"expires_in"` // seconds
+}
+
+// Introspection says what a token is (RFC 7662 §2.2). About one that is not active
+// nothing else is said.
+type Introspection struct {
+	Active    bool   `json:"active"`
+	Scope     string `json:"scope,omitempty"`
+	Client    string `json:"client_id,omitempty"`
+	TokenType string `json:"token_type,omitempty"` // of an access token
+	Expires   int64  `json:"exp,omitempty"`        // seconds since 1970
+	Issued    int64  `json:"iat,omitempty"`
+	Subject   string `json:"sub,omitempty"`
+	Audience  string `json:"aud,omitempty"`
+	Issuer    string `json:"iss,omitempty"`
+	ID        string `json:"jti,omitempty"`
+}
+
+// SignedIntrospection are the claims of a signed answer (RFC 9701 §5). Its audience
+// is whoever asked.
+type SignedIntrospection struct {
+	Issuer        string        `json:"iss"`
+	Audience      string        `json:"aud"`
+	Issued        int64         `json:"iat"`
+	Introspection Introspection `json:"token_introspection"`
 }
 
 // ErrorResponse is a refusal in JSON (RFC 6749 §5.2; R407).

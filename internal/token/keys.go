@@ -49,7 +49,8 @@ var algorithms = map[string]func() (crypto.Signer, error){
 // keys are those that are published. One of them signs.
 type keys struct {
 	version int64 // of what was read
-	signer  jose.Signer
+	signing jose.SigningKey
+	signer  jose.Signer          // of access tokens
 	active  string               // kid of the signer's key
 	public  map[string]publicKey // by kid
 	until   int64                // when the first of them is gone, µs; 0 if none retires
@@ -224,7 +225,10 @@ func (t *Tokens) readKeys(tx *store.Tx) (*keys, error) {
 		}
 		if active != nil && retired == nil {
 			loaded.active = kid
-			if loaded.signer, err = t.signer(kid, alg, sealed); err != nil {
+			if loaded.signing, err = t.signing(kid, alg, sealed); err != nil {
+				return nil, err
+			}
+			if loaded.signer, err = signer(loaded.signing, "at+jwt"); err != nil {
 				return nil, err
 			}
 		}
@@ -243,18 +247,41 @@ func (t *Tokens) readKeys(tx *store.Tx) (*keys, error) {
 	return &loaded, err
 }
 
-func (t *Tokens) signer(kid, alg string, sealed []byte) (jose.Signer, error) {
+func (t *Tokens) signing(kid, alg string, sealed []byte) (jose.SigningKey, error) {
 	der, err := t.Box.Open(privateKeys.Place(kid), sealed)
 	if err != nil {
-		return nil, keyUnreadable.New("the signing key cannot be read").Because(err)
+		return jose.SigningKey{}, keyUnreadable.New("the signing key cannot be read").Because(err)
 	}
 	private, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
-		return nil, errors.New("the signing key is damaged")
+		return jose.SigningKey{}, errors.New("the signing key is damaged")
 	}
-	return jose.NewSigner(
-		jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: jose.JSONWebKey{Key: private, KeyID: kid}},
-		(&jose.SignerOptions{}).WithType("at+jwt"))
+	return jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: jose.JSONWebKey{Key: private, KeyID: kid}}, nil
+}
+
+// signer signs JWTs of one type, so that none passes for one of another.
+func signer(key jose.SigningKey, typ string) (jose.Signer, error) {
+	return jose.NewSigner(key, (&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
+}
+
+// SignsWith is the algorithm of the key that signs now.
+func (t *Tokens) SignsWith() string { return string(t.keys.Load().signing.Algorithm) }
+
+// Sign makes a JWT that is no access token: typ says what it is.
+func (t *Tokens) Sign(typ string, claims any) (string, error) {
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		return "", err
+	}
+	s, err := signer(t.keys.Load().signing, typ)
+	if err != nil {
+		return "", err
+	}
+	signed, err := s.Sign(payload)
+	if err != nil {
+		return "", err
+	}
+	return signed.CompactSerialize()
 }
 
 // RotateKeys lets the next key sign from now on. The one that signed retires: it

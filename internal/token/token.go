@@ -319,3 +319,18 @@ func (t *Tokens) Lookup(tx *store.Tx, refresh, client string) (f Family, found b
 	}
 	return row.family, true, nil
 }
+
+// Refreshable is the family of a refresh token that client could redeem now, and
+// when the token expires, µs. ok is false for anything else.
+func (t *Tokens) Refreshable(tx *store.Tx, refresh, client string) (f Family, expires int64, ok bool, err error) {
+	id, presented, ok := Parse("rt_", refresh)
+	if !ok {
+		return Family{}, 0, false, nil
+	}
+	row, err := t.load(tx, id)
+	if err != nil || row == nil || !presented.Matches(row.hash) || row.family.Client != client || row.gone != nil || t.replayed(row, tx.Now) {
+		return Family{}, 0, false, err
+	}
+	expires = min(row.expires, row.family.Ends)
+	return row.family, expires, tx.Now < expires, nil
+}
