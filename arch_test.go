@@ -38,6 +38,7 @@ var floors = []struct {
 	{0, "mcp", ""},
 	{1, "store", ""},
 	{1, "client", "mcp oauth"},
+	{1, "doctor", "mcp oauth"},
 	{1, "mail", ""},
 	{1, "jwks", ""},
 	{1, "outbound", ""},

@@ -105,7 +105,7 @@ person decide what an app may do, passes the calls on and remembers them.`,
 	root.AddCommand(
 		c.serveCommand(), c.configCommand(), c.addCommand(), c.serversCommand(), c.auditCommand(), c.appsCommand(), c.keysCommand(), c.introspectorsCommand(),
 		c.loginCommand(), c.logoutCommand(), c.whoamiCommand(), c.toolsCommand(), c.callCommand(),
-		c.demoCommand(), c.healthCommand(), c.traceCommand(), c.versionCommand(),
+		c.demoCommand(), c.healthCommand(), c.doctorCommand(), c.traceCommand(), c.versionCommand(),
 	)
 	return root
 }
@@ -181,7 +181,7 @@ const (
 	caution = "!"
 )
 
-var colours = map[string]string{good: "32", bad: "31", caution: "33", "error:": "1;31"}
+var colours = map[string]string{good: "32", bad: "31", caution: "33", "error:": "1;31", "-": "2"}
 
 // paint colours a mark where somebody sees it.
 func (c *cli) paint(w io.Writer, mark string) string {
