@@ -49,12 +49,12 @@ var floors = []struct {
 	{2, "request", ""},
 	{3, "audit", "seal"},
 	{3, "token", "oauth seal"},
-	{4, "identity", ""},
+	{4, "identity", "audit jwks token"},
 	{4, "gate", "audit"},
 	{5, "authn", "audit identity issuer jwks mail oauth request token"},
 	{5, "vault", "audit gate oauth seal token"},
 	{7, "upstream", "mcp seal"},
-	{7, "authserver", "audit authn gate identity mail oauth outbound request seal token vault"},
+	{7, "authserver", "audit authn gate identity jwks mail oauth outbound request seal token vault"},
 	{7, "web/views", ""},
 	{8, "mcpserver", "authn gate mcp oauth request seal"},
 	{8, "web", "authn authserver gate identity mcp oauth request web/views"},
@@ -112,6 +112,7 @@ var acrossWorkspaces = map[string]string{
 	"vault.Sweep":             "what has expired goes, whosever it was",
 	"vault.awaited":           "the row is found by an unguessable state, and says which workspace it is of",
 	"token.Sweep":             "what has expired goes, whosever it was",
+	"identity.ServiceClient":  "a service account says by its id who it is, and the row of which workspace",
 }
 
 func TestImportsGoDownward(t *testing.T) {

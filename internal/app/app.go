@@ -154,8 +154,8 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.live.Store(&c)
 	h.audit = &audit.Log{DB: db, Box: box}
 	db.BeforeCommit = h.audit.Seal
-	h.people = &identity.People{DB: db, Dev: c.Dev}
 	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log, Window: c.ReuseWindow, Alg: c.SigningAlg, KeyLife: c.SigningKeyLife, Opaque: h.opaque}
+	h.people = &identity.People{DB: db, Dev: c.Dev, Audit: h.audit, Tokens: h.tokens, Registry: h.registry}
 	letters := &mail.Printer{Out: out}
 	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL, External: external}
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
@@ -196,7 +196,7 @@ func (h *house) prepare(ctx context.Context) error {
 		return err
 	}
 	var control []tool.Tool
-	for _, tools := range [][]tool.Tool{h.audit.Tools(), h.tokens.Tools(), h.masterKeyTools(), h.servers.Tools(), h.oauth.Tools()} {
+	for _, tools := range [][]tool.Tool{h.audit.Tools(), h.tokens.Tools(), h.people.Tools(), h.masterKeyTools(), h.servers.Tools(), h.oauth.Tools()} {
 		control = append(control, tools...)
 	}
 	if err := h.registry.Publish(tool.Control, control); err != nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/gate"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
+	"github.com/gatehouse-mcp/gatehouse/internal/jwks"
 	"github.com/gatehouse-mcp/gatehouse/internal/mail"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/outbound"
@@ -259,9 +260,12 @@ func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ string
 		ResponseModes:         []string{"query"}, // C05
 		GrantTypes:            grantNames(),
 		TokenAuthMethods:      authMethods,
+		TokenSigningAlgs:      jwks.Algorithms,
 		RevocationAuthMethods: authMethods,
 		IntrospectionMethods:  slices.DeleteFunc(slices.Clone(authMethods), func(m string) bool { return m == authNone }),
 		IntrospectionAlgs:     []string{s.Tokens.SignsWith()},
+		RevocationSigningAlgs: jwks.Algorithms,
+		IntrospectionSigning:  jwks.Algorithms,
 		ChallengeMethods:      []string{"S256"},
 		IssParameter:          true,
 		ClientDocuments:       s.Documents().On(),

@@ -2,12 +2,15 @@ package authserver
 
 import (
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
 	"strings"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/identity"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 )
@@ -23,6 +26,9 @@ type Client struct {
 	Approved   bool   // who runs this server vouches for it
 	secretHash []byte
 	fetched    int64 // when its document was last fetched, µs
+
+	keys    string                   // public ones of a client that signs, as a JWK Set
+	service *identity.ServiceAccount // if it is one
 }
 
 // The ways a client can authenticate (RFC 7591 §2).
@@ -30,12 +36,16 @@ const (
 	authNone  = "none"
 	authPost  = "client_secret_post"
 	authBasic = "client_secret_basic"
+	authKey   = "private_key_jwt"
 )
 
-var authMethods = []string{authNone, authPost, authBasic}
+var authMethods = []string{authNone, authPost, authBasic, authKey}
 
 // client is the client with an id, if there is one that may act now.
 func (s *Server) client(tx *store.Tx, id string) (Client, bool, error) {
+	if principal.KindOf(id) == principal.ServiceAccount {
+		return s.serviceClient(tx, id)
+	}
 	c, found, err := s.row(tx, id)
 	if err != nil || !found || !s.mayAct(c, tx.Now) {
 		return Client{}, false, err
@@ -45,15 +55,43 @@ func (s *Server) client(tx *store.Tx, id string) (Client, bool, error) {
 
 // row is what is kept of a client, whether it may act or not.
 func (s *Server) row(tx *store.Tx, id string) (c Client, found bool, err error) {
-	var redirects, grants string
-	err = tx.QueryRow(`SELECT id, name, redirect_uris, grant_types, auth_method, secret_hash, source, fetched_at FROM client WHERE id = $1`, id).
-		Scan(&c.ID, &c.Name, &redirects, &grants, &c.AuthMethod, &c.secretHash, &c.Source, &c.fetched)
+	var redirects, grants, metadata string
+	err = tx.QueryRow(`SELECT id, name, redirect_uris, grant_types, auth_method, secret_hash, source, fetched_at,
+			CASE WHEN auth_method = 'private_key_jwt' THEN metadata ELSE '' END FROM client WHERE id = $1`, id).
+		Scan(&c.ID, &c.Name, &redirects, &grants, &c.AuthMethod, &c.secretHash, &c.Source, &c.fetched, &metadata)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Client{}, false, nil
+	}
+	if err == nil && metadata != "" {
+		c.keys, err = keysIn(metadata)
 	}
 	c.Redirects, c.Grants = strings.Split(redirects, "\n"), strings.Fields(grants)
 	c.Approved = s.approved(c)
 	return c, err == nil, err
+}
+
+// keysIn are the keys of a registration.
+func keysIn(metadata string) (string, error) {
+	var r oauth.Registration
+	err := json.Unmarshal([]byte(metadata), &r)
+	return string(r.JWKS), err
+}
+
+// serviceClient is a service account as the client that it is: it acts for itself,
+// and proves itself with its secret, in either place, or with its key.
+func (s *Server) serviceClient(tx *store.Tx, id string) (Client, bool, error) {
+	a, found, err := s.People.ServiceClient(tx, id)
+	if err != nil || !found {
+		return Client{}, false, err
+	}
+	c := Client{
+		ID: a.ID, Name: a.Name, Grants: []string{grantOwn}, AuthMethod: authPost, Source: fromOperator, Approved: true,
+		secretHash: a.SecretHash, keys: a.Keys, service: &a,
+	}
+	if a.Keys != "" {
+		c.AuthMethod = authKey
+	}
+	return c, true, nil
 }
 
 // badClient is the one answer to a client that is unknown or does not
@@ -62,8 +100,12 @@ func badClient(why string) *oauth.Error {
 	return oauth.Errorf(oauth.InvalidClient, "the client is unknown or its credentials are wrong; register again").Because(why)
 }
 
-// presented is what a client shows of itself.
-type presented struct{ id, secret string }
+// presented is what a client shows of itself: a secret, something that it signed,
+// or nothing.
+type presented struct {
+	id, secret string
+	signed     *assertion
+}
 
 // present reads what the client that posted the form shows of itself. It comes
 // before the transaction in which authenticate judges it, because to look at what
@@ -71,6 +113,16 @@ type presented struct{ id, secret string }
 // header, whichever the client was told.
 func (s *Server) present(r *http.Request, form url.Values) (presented, error) {
 	id, secret := form.Get("client_id"), form.Get("client_secret")
+	if form.Get("client_assertion") != "" {
+		if secret != "" || r.Header.Get("Authorization") != "" {
+			return presented{}, oauth.Errorf(oauth.InvalidRequest, "the client authenticates in two ways at once")
+		}
+		signed, err := s.signedBy(r.Context(), form)
+		if err != nil {
+			return presented{}, err
+		}
+		return presented{id: signed.Issuer, signed: signed}, s.renew(r.Context(), signed.Issuer)
+	}
 	if user, password, basic := r.BasicAuth(); basic {
 		if secret != "" || len(r.Header.Values("Authorization")) > 1 {
 			return presented{}, oauth.Errorf(oauth.InvalidRequest, "the client authenticates in two ways at once")
@@ -84,7 +136,7 @@ func (s *Server) present(r *http.Request, form url.Values) (presented, error) {
 	} else if r.Header.Get("Authorization") != "" {
 		return presented{}, badClient("its header is not Basic")
 	}
-	return presented{id, secret}, s.renew(r.Context(), id)
+	return presented{id: id, secret: secret}, s.renew(r.Context(), id)
 }
 
 // authenticate finds out which client presented that (attacks 41–44).
@@ -96,17 +148,38 @@ func (s *Server) authenticate(tx *store.Tx, p presented) (Client, error) {
 	if !found {
 		return Client{}, badClient("there is no such client")
 	}
-	if !c.proves(p.secret) {
+	switch {
+	case p.signed != nil:
+		return c, c.signs(tx, *p.signed)
+	case c.AuthMethod == authKey:
+		return Client{}, badClient("it has to sign, and did not")
+	case !c.proves(p.secret):
 		return Client{}, badClient("its secret is wrong")
 	}
 	return c, nil
 }
 
+// signs uses up what a client signed. Meanwhile it may have got other keys, or have
+// been there before with the same (attack 46).
+func (c Client) signs(tx *store.Tx, a assertion) error {
+	if c.AuthMethod != authKey || c.keys != a.keys {
+		return badClient("its keys are others now")
+	}
+	first, err := spend(tx, a.Claims)
+	if err == nil && !first {
+		err = badClient("its assertion was used before")
+	}
+	return err
+}
+
 // proves reports whether the secret is the client's. A public client has none
 // and must not present one.
 func (c Client) proves(secret string) bool {
-	if c.AuthMethod == authNone {
+	switch c.AuthMethod {
+	case authNone:
 		return secret == ""
+	case authKey:
+		return false
 	}
 	_, presented, ok := token.Parse("cs_", secret)
 	return ok && presented.Matches(c.secretHash)

@@ -8,6 +8,7 @@ import (
 const (
 	fromRegistration = "registered" // it registered itself
 	fromDocument     = "document"   // its id is the address of a document that describes it
+	fromOperator     = "operator"   // who runs this server made it
 )
 
 // mayAct reports whether a client that is known may do anything now: one that is a

@@ -134,9 +134,9 @@ func (s *Server) changed(c registered, asked oauth.Registration, given []string)
 	}
 	answer.ClientID, answer.ClientIDIssuedAt = c.ID, c.metadata.ClientIDIssuedAt
 	switch {
-	case answer.TokenAuthMethod == authNone:
+	case answer.TokenAuthMethod == authNone || answer.TokenAuthMethod == authKey:
 		return answer, "", nil, nil
-	case keep && c.AuthMethod != authNone:
+	case keep && c.secretHash != nil:
 		return answer, asked.ClientSecret, c.secretHash, nil
 	}
 	secret := newSecret(answer.TokenAuthMethod)

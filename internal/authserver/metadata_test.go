@@ -39,6 +39,12 @@ func TestMetadataSaysWhatIsServed(t *testing.T) {
 	t.Run("grants", func(t *testing.T) { grantsAreServed(t, h, m) })
 	t.Run("auth methods", func(t *testing.T) {
 		for _, method := range m.TokenAuthMethods {
+			if method == "private_key_jwt" {
+				if r := h.signing(t).registration; r.TokenAuthMethod != method || r.ClientSecret != "" {
+					t.Errorf("asked for %s, registered %s, secret %v", method, r.TokenAuthMethod, r.ClientSecret != "")
+				}
+				continue
+			}
 			if r := h.confidential(method); r.TokenAuthMethod != method || (r.ClientSecret != "") != (method != "none") {
 				t.Errorf("asked for %s, registered %s, secret %v", method, r.TokenAuthMethod, r.ClientSecret != "")
 			}

@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
+	"github.com/gatehouse-mcp/gatehouse/internal/jwks"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
@@ -104,6 +105,9 @@ func (s *Server) granted(asked oauth.Registration) (granted oauth.Registration, 
 	if !slices.Contains(authMethods, asked.TokenAuthMethod) {
 		granted.TokenAuthMethod = authNone
 	}
+	if keys, err := jwks.Parse(asked.JWKS); granted.TokenAuthMethod == authKey && (err != nil || keys.Empty()) {
+		return granted, oauth.Errorf(oauth.InvalidClientMetadata, "with private_key_jwt jwks must hold a key that can verify what the client signs")
+	}
 	return granted, nil
 }
 
@@ -140,7 +144,7 @@ func (s *Server) described(granted oauth.Registration, secret, manage string) oa
 
 // newSecret is a secret for a client that asked for one (R205, R206).
 func newSecret(authMethod string) (secret token.Split) {
-	if authMethod != authNone {
+	if authMethod != authNone && authMethod != authKey {
 		secret = token.NewSplit("cs_")
 	}
 	return secret

@@ -12,7 +12,6 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
-	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
 // A consent is what a person allowed a client at one address and for one
@@ -215,19 +214,6 @@ func (s *Server) serviceStands(tx *store.Tx, made issue) error {
 		return badGrant("the service account may do less")
 	}
 	return nil
-}
-
-// needed are the scopes that the tools of a service account ask for at an endpoint.
-func (s *Server) needed(a identity.ServiceAccount, resource string) []string {
-	at, _ := s.Registry.AudienceAt(s.Public, resource)
-	var scopes []string
-	for _, name := range a.Tools {
-		if t, there := s.Registry.Lookup(name); there && at.Offers(t) && t.Scope != "" && t.Scope != tool.AnyScope {
-			scopes = append(scopes, t.Scope)
-		}
-	}
-	slices.Sort(scopes)
-	return slices.Compact(scopes)
 }
 
 // badGrant is the one answer to what was good once; why it is not any more goes to

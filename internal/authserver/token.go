@@ -26,6 +26,7 @@ import (
 const (
 	grantCode    = "authorization_code"
 	grantRefresh = "refresh_token"
+	grantOwn     = "client_credentials"
 )
 
 // A grant turns what a client presents into tokens. What all grants share, the
@@ -41,6 +42,7 @@ func grants() []grant {
 	return []grant{
 		{grantCode, true, (*Server).redeemCode},
 		{grantRefresh, true, (*Server).redeemRefresh},
+		{grantOwn, false, (*Server).redeemOwn},
 	}
 }
 

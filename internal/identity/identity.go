@@ -1,4 +1,5 @@
-// Package identity keeps workspaces and people, and what is proven about them.
+// Package identity keeps workspaces, people and service accounts, and what is proven
+// about them.
 //
 // Who is not an active member of a workspace has no rank in it. The identity of
 // development mode exists only while development mode is on, whatever the
@@ -13,9 +14,12 @@ import (
 	"net/mail"
 	"strings"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/token"
+	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
 //go:embed *.sql
@@ -34,10 +38,13 @@ const (
 	devEmail = "dev@localhost"
 )
 
-// People are the people of an instance.
+// People are the people of an instance, and the programs that act for themselves.
 type People struct {
-	DB  *store.DB
-	Dev bool // development mode: its identity exists
+	DB       *store.DB
+	Dev      bool // development mode: its identity exists
+	Audit    *audit.Log
+	Tokens   *token.Tokens  // ends those of a service account that changes
+	Registry *tool.Registry // what a service account may be allowed
 }
 
 // Person is somebody who can sign in.
@@ -102,7 +109,9 @@ func (p *People) HasOwner(tx *store.Tx) (bool, error) {
 }
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{emailUnusable, ownerExists}
+var Codes = []problem.Code{
+	emailUnusable, ownerExists, serviceNameUnusable, serviceExists, serviceUnknown, serviceToolUnusable, serviceKeysUnusable,
+}
 
 var (
 	emailUnusable = problem.Code{

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
@@ -45,6 +46,30 @@ func scanService(row *sql.Row) (ServiceAccount, bool, error) {
 	if errors.Is(err, sql.ErrNoRows) {
 		return ServiceAccount{}, false, nil
 	}
-	a.Tools, a.SecretHash = strings.Split(tools, "\n"), bytes.Clone(a.SecretHash)
+	a.Tools, a.SecretHash = lines(tools), bytes.Clone(a.SecretHash)
 	return a, err == nil, err
+}
+
+// lines are those of a text; an empty one has none.
+func lines(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == '\n' })
+}
+
+// anyService finds a service account of a workspace, also one that is disabled.
+func (p *People) anyService(tx *store.Tx, workspace, id string) (ServiceAccount, bool, error) {
+	return scanService(tx.QueryRow(`SELECT `+serviceColumns+` FROM service_account WHERE workspace = $1 AND id = $2`, workspace, id))
+}
+
+// ServiceClient finds an active service account by its client id, which says which
+// workspace it is of.
+func (p *People) ServiceClient(tx *store.Tx, id string) (ServiceAccount, bool, error) {
+	return scanService(tx.QueryRow(`SELECT `+serviceColumns+` FROM service_account WHERE id = $1 AND status = 'active'`, id))
+}
+
+// Used notes that a service account got a token, to the minute: a program that asks
+// for many changes nothing each time.
+func (p *People) Used(tx *store.Tx, a ServiceAccount) error {
+	_, err := tx.Exec(`UPDATE service_account SET used_at = $1 WHERE workspace = $2 AND id = $3 AND (used_at IS NULL OR used_at < $4)`,
+		tx.Now, a.Workspace, a.ID, tx.Now-time.Minute.Microseconds())
+	return err
 }

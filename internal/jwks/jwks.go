@@ -52,6 +52,9 @@ func Parse(document []byte) (Set, error) {
 	return s, nil
 }
 
+// Document is the set as a JWK Set again, without what was left out.
+func (s Set) Document() ([]byte, error) { return json.Marshal(jose.JSONWebKeySet{Keys: s.keys}) }
+
 // Empty reports whether there is no key in it that could verify anything.
 func (s Set) Empty() bool { return len(s.keys) == 0 }
 

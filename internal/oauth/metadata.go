@@ -25,9 +25,12 @@ type ServerMetadata struct {
 	ResponseModes         []string `json:"response_modes_supported,omitempty"`
 	GrantTypes            []string `json:"grant_types_supported,omitempty"`
 	TokenAuthMethods      []string `json:"token_endpoint_auth_methods_supported,omitempty"`
+	TokenSigningAlgs      []string `json:"token_endpoint_auth_signing_alg_values_supported,omitempty"` // with private_key_jwt
 	RevocationAuthMethods []string `json:"revocation_endpoint_auth_methods_supported,omitempty"`
 	IntrospectionMethods  []string `json:"introspection_endpoint_auth_methods_supported,omitempty"`
 	IntrospectionAlgs     []string `json:"introspection_signing_alg_values_supported,omitempty"` // RFC 9701
+	IntrospectionSigning  []string `json:"introspection_endpoint_auth_signing_alg_values_supported,omitempty"`
+	RevocationSigningAlgs []string `json:"revocation_endpoint_auth_signing_alg_values_supported,omitempty"`
 	ChallengeMethods      []string `json:"code_challenge_methods_supported,omitempty"`
 	IssParameter          bool     `json:"authorization_response_iss_parameter_supported,omitempty"` // RFC 9207
 	ClientDocuments       bool     `json:"client_id_metadata_document_supported,omitempty"`          // a client id may be the address of a document

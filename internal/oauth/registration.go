@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"bytes"
+	"encoding/json"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -29,6 +30,8 @@ type Registration struct {
 	Contacts        []string `json:"contacts,omitempty"`
 	SoftwareID      string   `json:"software_id,omitempty"`
 	SoftwareVersion string   `json:"software_version,omitempty"`
+
+	JWKS json.RawMessage `json:"jwks,omitempty"` // public keys of a client that signs (RFC 7517)
 
 	ClientID          string `json:"client_id,omitempty"`
 	ClientIDIssuedAt  int64  `json:"client_id_issued_at,omitempty"` // seconds since 1970
