@@ -169,10 +169,10 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.want(c)
 	c.Internet.Allow = c.OutboundAllow
 	h.outbound = outbound.New(c.Internet)
-	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, Codes: Codes}
+	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, Version: Version, Codes: Codes}
 	h.oauth = &authserver.Server{
 		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, Vault: h.vault, People: h.people, Authn: h.authn, Mail: letters, Registry: h.registry, Gate: h.gate,
-		Pages: h.pages, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev,
+		Pages: h.pages, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, POC: c.POC && c.Dev,
 		Registration: func() bool { return h.live.Load().Registration == "open" },
 		Documents:    func() authserver.Documents { return h.live.Load().clientDocuments() }, Outbound: h.outbound, Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
 		RequireResource: c.RequireResource, External: c.External.Issuers, Prefix: families[c.EndpointStyle],

@@ -28,6 +28,7 @@ type Config struct {
 	Database       string
 	MasterKeyFile  string
 	Dev            bool
+	POC            bool
 	TLSCertFile    string
 	TLSKeyFile     string
 	TrustedProxies []netip.Prefix
@@ -108,6 +109,10 @@ var settings = []setting{
 	{
 		key: "dev", field: func(c *Config) any { return &c.Dev }, preset: "false", flag: true,
 		doc: "Development mode: this computer only, no sign-in, everything is allowed. Everybody is dev@localhost.",
+	},
+	{
+		key: "compat.poc", field: func(c *Config) any { return &c.POC }, preset: "false",
+		doc: "In development mode, serve demonstrations from before PKCE as well: a program on this computer that registers without saying how it authenticates gets a secret, and may omit PKCE.",
 	},
 	{
 		key: "tls.cert_file", field: func(c *Config) any { return &c.TLSCertFile }, absent: "no TLS", example: "/etc/gatehouse/tls.crt", path: true,
@@ -562,6 +567,8 @@ func (l *loading) judgeDev() {
 	const never = "development mode never leaves this computer, but "
 	host, _, _ := net.SplitHostPort(c.Listen) // judged elsewhere
 	switch {
+	case !c.Dev && c.POC:
+		l.wrong("compat.poc", "it is for development mode only; start with --dev, or leave it out")
 	case !c.Dev:
 	case leaves(c.PublicURL):
 		l.wrong("dev", never+"public_url is "+hidePassword(c.PublicURL))

@@ -179,7 +179,7 @@ func TestIgnoredVariablesAreReported(t *testing.T) {
 
 // samples are values that the settings can have, other than their defaults.
 var samples = map[string]string{
-	"listen": "localhost:7", "public_url": "https://example.org", "data_dir": "/x", "database": "sqlite:/x", "master_key_file": "/x", "dev": "true",
+	"listen": "localhost:7", "public_url": "https://example.org", "data_dir": "/x", "database": "sqlite:/x", "master_key_file": "/x", "dev": "true", "compat.poc": "true",
 	"tls.cert_file": "/x", "tls.key_file": "/x", "trusted_proxies": "10.1.0.0/16", "allowed_origins": "https://app.example",
 	"issuer_url": "https://auth.example", "cimd": "allowlist", "cimd_allow": "app.example", "outbound_allow": "10.1.0.0/16", "registration": "off", "redirect_schemes": "com.example.app", "exact_redirects": "true", "require_resource": "true", "endpoint_style": "mcp",
 	"log.level": "warn", "log.format": "json", "drain": "7s", "refresh_reuse_window": "30m",
@@ -190,7 +190,7 @@ var samples = map[string]string{
 
 // together are variables that a setting makes no sense without.
 var together = map[string][]string{
-	"cimd_allow": {"GATEHOUSE_CIMD=allowlist"}, "tls.cert_file": {"GATEHOUSE_TLS__KEY_FILE=/y"}, "tls.key_file": {"GATEHOUSE_TLS__CERT_FILE=/y"},
+	"compat.poc": {"GATEHOUSE_DEV=true"}, "cimd_allow": {"GATEHOUSE_CIMD=allowlist"}, "tls.cert_file": {"GATEHOUSE_TLS__KEY_FILE=/y"}, "tls.key_file": {"GATEHOUSE_TLS__CERT_FILE=/y"},
 	"external.audiences": {anIssuer}, "external.rank_claim": {anIssuer},
 	"external.admins": {anIssuer, "GATEHOUSE_EXTERNAL__RANK_CLAIM=c"}, "external.standards": {anIssuer, "GATEHOUSE_EXTERNAL__RANK_CLAIM=c"},
 	"external.client_id": {anIssuer, "GATEHOUSE_EXTERNAL__CLIENT_SECRET_FILE=/y"}, "external.client_secret_file": {anIssuer, "GATEHOUSE_EXTERNAL__CLIENT_ID=y"},

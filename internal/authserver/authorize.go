@@ -107,6 +107,9 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, ref string) e
 	if f.Client, err = s.addressee(r.Context(), req); err != nil {
 		return err
 	}
+	if req.Unchallenged && s.mayOmitPKCE(f.Client) {
+		fault = nil
+	}
 	if fault == nil {
 		fault = s.ask(&f, req)
 	}

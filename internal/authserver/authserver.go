@@ -62,6 +62,7 @@ type Server struct {
 	Log      *slog.Logger
 	Issuer   string // issuer identifier (RFC 8414)
 	Public   string // where the MCP endpoints are
+	POC      bool   // a demonstration on this computer gets a secret unasked and may omit PKCE (C03, C09); with Dev only
 	Dev      bool   // sign-in and consent approve themselves for loopback redirects (R317)
 
 	Registration    func() bool // may a client register itself? (R218)
@@ -246,6 +247,11 @@ func publish(w http.ResponseWriter, body any) error {
 // serverMetadata is RFC 8414's document, and the same under OpenID Connect's name
 // (R101–R106, R116).
 func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ string) error {
+	return publish(w, s.Metadata())
+}
+
+// Metadata is that document.
+func (s *Server) Metadata() oauth.ServerMetadata {
 	at := s.Issuer + s.Prefix
 	m := oauth.ServerMetadata{
 		Issuer:                s.Issuer,
@@ -273,7 +279,7 @@ func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request, _ string
 	if s.Registration() {
 		m.RegistrationEndpoint = at + "/register"
 	}
-	return publish(w, m)
+	return m
 }
 
 // resourceMetadata is RFC 9728's document of one MCP endpoint. At the root it is

@@ -235,7 +235,7 @@ func (s *Server) redeemCode(tx *store.Tx, c Client, form url.Values) (issue, err
 	if row.used != nil {
 		return s.replayed(tx, made)
 	}
-	if err := s.judgeCode(tx, row, form); err != nil {
+	if err := s.judgeCode(tx, c, row, form); err != nil {
 		return made, err
 	}
 	won, err := tx.One(`UPDATE authorization_code SET used_at = $1
@@ -306,7 +306,7 @@ func (s *Server) usedTwice(tx *store.Tx, c Client, f token.Family, ref string) (
 	}, nil
 }
 
-func (s *Server) judgeCode(tx *store.Tx, row *code, form url.Values) error {
+func (s *Server) judgeCode(tx *store.Tx, c Client, row *code, form url.Values) error {
 	switch uri := form.Get("redirect_uri"); {
 	case row.expires <= tx.Now:
 		return badCode("it has expired")
@@ -329,7 +329,7 @@ func (s *Server) judgeCode(tx *store.Tx, row *code, form url.Values) error {
 			return oauth.Errorf(oauth.InvalidScope, "the scope %s was not granted", scope)
 		}
 	}
-	if !oauth.VerifyPKCE(row.challenge, form.Get("code_verifier")) {
+	if !s.verifies(c, row.challenge, form.Get("code_verifier")) {
 		_, err := tx.Exec(`UPDATE authorization_code SET tries = tries + 1 WHERE id = $1 AND workspace = $2`, row.id, row.family.Workspace)
 		if err != nil {
 			return err

@@ -25,6 +25,10 @@ type AuthorizeRequest struct {
 	MaxAge       *uint64 // seconds since the person signed in; nil is any (OpenID Connect Core 3.1.2.1)
 	LoginHint    string  // whom the client expects, for the sign-in page and for nothing else
 
+	// Unchallenged: the one fault is that there is no PKCE at all, neither challenge
+	// nor method.
+	Unchallenged bool
+
 	// Unanswerable: nothing here says where a redirect could safely go, so the
 	// fault may be shown on a page only (R305).
 	Unanswerable bool
@@ -60,7 +64,7 @@ func ParseAuthorize(query url.Values) (AuthorizeRequest, *Error) {
 // authorizeChecks in order. Those that decide whether anybody can be answered
 // come first, so no later fault hides them.
 var authorizeChecks = []func(url.Values, *AuthorizeRequest) *Error{
-	checkAddressee, checkState, checkOnce, checkText, checkByReference, checkResponseType, checkResponseMode, checkChallenge, checkScopes, checkResources, checkMaxAge,
+	checkAddressee, checkState, checkOnce, checkText, checkByReference, checkResponseType, checkResponseMode, checkScopes, checkResources, checkMaxAge, checkChallenge,
 }
 
 func checkAddressee(query url.Values, req *AuthorizeRequest) *Error {
@@ -140,6 +144,7 @@ func checkResponseMode(query url.Values, _ *AuthorizeRequest) *Error {
 func checkChallenge(query url.Values, req *AuthorizeRequest) *Error {
 	switch {
 	case req.Challenge == "":
+		req.Unchallenged = query.Get("code_challenge_method") == ""
 		return Errorf(InvalidRequest, "code_challenge is missing: PKCE is required of every client")
 	case query.Get("code_challenge_method") != "S256":
 		return Errorf(InvalidRequest, "code_challenge_method must be S256")

@@ -39,6 +39,7 @@ type Pages struct {
 	Issuer     string
 	Public     string
 	Dev        bool
+	Version    string
 	Codes      []problem.Code // of all rooms, for the error reference
 }
 
@@ -141,6 +142,9 @@ func (p *Pages) form(w http.ResponseWriter, r *http.Request) (authn.Browser, err
 }
 
 func (p *Pages) home(w http.ResponseWriter, r *http.Request, ref string) error {
+	if wantsJSON(r) {
+		return p.about(w)
+	}
 	b, err := p.Authn.Browser(nil, r)
 	if err != nil {
 		return err
