@@ -34,6 +34,6 @@ func (p *Pages) about(w http.ResponseWriter) error {
 		}
 	}
 	w.Header().Set("Vary", "Accept")
-	reply(w, http.StatusOK, about{Server: "gatehouse", Version: p.Version, Docs: p.Issuer + "/", Endpoints: endpoints})
+	send(w, http.StatusOK, about{Server: "gatehouse", Version: p.Version, Docs: p.Issuer + "/", Endpoints: endpoints})
 	return nil
 }

@@ -60,7 +60,7 @@ func TestClientWithASecret(t *testing.T) {
 // R408, R419, C29: tokens are JWTs, signed with a key whose public half is
 // published; there is no secret that both sides share.
 func TestTokensAreSigned(t *testing.T) {
-	h := apptest.Start(t, demonstration)
+	h := apptest.Start(t, apptest.Dev)
 	tokens, client := h.Token("mcp:tools", "")
 	parts := strings.Split(tokens.AccessToken, ".")
 	if len(parts) != 3 {

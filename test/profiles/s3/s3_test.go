@@ -4,6 +4,7 @@
 package s3
 
 import (
+	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -82,14 +83,14 @@ func TestToolsWithAndWithoutAToken(t *testing.T) {
 // knows at once, and so does the same one after a restart.
 func TestServersShareWhatTheyKeep(t *testing.T) {
 	dir := t.TempDir()
-	at := func(c *app.Config) {
+	shared := func(c *app.Config) {
 		demonstration(c)
-		c.DataDir, c.MasterKeyFile = t.TempDir(), filepath.Join(dir, "master.key")
-		c.Database = "sqlite:" + filepath.Join(dir, "shared.db")
+		c.DataDir, c.MasterKeyFile, c.Database = t.TempDir(), filepath.Join(dir, "master.key"), "sqlite:"+filepath.Join(dir, "shared.db")
 	}
-	same := func(c *app.Config) { c.PublicURL = "http://localhost:3000" }
-	first := apptest.Start(t, at, same)
-	second := apptest.Start(t, at, same)
+	first := apptest.Start(t, shared)
+	listen := freePort(t)
+	second := apptest.Start(t, shared, func(c *app.Config) { c.PublicURL, c.Listen = first.URL, listen })
+	second.URL = "http://" + listen // where it is, not what it is called
 	_, tokens := byHand(t, first)
 	if a := second.Tool(tokens.Access, "echo", `{"message":"x"}`); a.StatusCode != http.StatusOK {
 		t.Errorf("the other server: %d %s", a.StatusCode, a.Text)
@@ -97,9 +98,21 @@ func TestServersShareWhatTheyKeep(t *testing.T) {
 	if err := first.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if a := apptest.Start(t, at, same).Tool(tokens.Access, "echo", `{"message":"x"}`); a.StatusCode != http.StatusOK {
+	again := apptest.Start(t, shared, func(c *app.Config) { c.Listen = strings.TrimPrefix(first.URL, "http://") })
+	if a := again.Tool(tokens.Access, "echo", `{"message":"x"}`); a.StatusCode != http.StatusOK {
 		t.Errorf("after a restart: %d %s", a.StatusCode, a.Text)
 	}
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return "localhost:" + port
 }
 
 // R733, R734, C32: what the server is, and that it is well, is told to everybody.
