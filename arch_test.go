@@ -47,6 +47,7 @@ var floors = []struct {
 	{2, "outbound/outboundtest", "outbound"},
 	{2, "store/storetest", ""},
 	{2, "request", ""},
+	{2, "throttle", ""},
 	{3, "audit", "seal"},
 	{3, "token", "oauth seal"},
 	{4, "identity", "audit jwks token"},
@@ -54,10 +55,10 @@ var floors = []struct {
 	{5, "authn", "audit identity issuer jwks mail oauth request token"},
 	{5, "vault", "audit gate oauth seal token"},
 	{7, "upstream", "mcp seal"},
-	{7, "authserver", "audit authn gate identity jwks mail oauth outbound request seal token vault"},
+	{7, "authserver", "audit authn gate identity jwks mail oauth outbound request seal throttle token vault"},
 	{7, "web/views", ""},
 	{8, "mcpserver", "authn gate mcp oauth request seal"},
-	{8, "web", "authn authserver gate identity mcp oauth request web/views"},
+	{8, "web", "authn authserver gate identity mcp oauth request throttle web/views"},
 	{9, "app", "all"},
 	{10, "app/apptest", "all"},
 	{10, "cmd/gatehouse", "all"},
@@ -113,6 +114,7 @@ var acrossWorkspaces = map[string]string{
 	"vault.awaited":           "the row is found by an unguessable state, and says which workspace it is of",
 	"token.Sweep":             "what has expired goes, whosever it was",
 	"identity.ServiceClient":  "a service account says by its id who it is, and the row of which workspace",
+	"authserver.startDevice":  "whose it is, is known once a person has typed its code",
 }
 
 func TestImportsGoDownward(t *testing.T) {

@@ -32,6 +32,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 	"github.com/gatehouse-mcp/gatehouse/internal/upstream"
@@ -118,6 +119,7 @@ type house struct {
 	authn    *authn.Authn
 	outbound *outbound.Client
 	oauth    *authserver.Server
+	throttle *throttle.Throttle
 	registry *tool.Registry
 	gate     *gate.Gate
 	servers  *upstream.Servers
@@ -170,9 +172,10 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	c.Internet.Allow = c.OutboundAllow
 	h.outbound = outbound.New(c.Internet)
 	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, Version: Version, Codes: Codes}
+	h.throttle = &throttle.Throttle{DB: db, Log: h.log, Limits: func(g throttle.Group) throttle.Limit { return limits[g] }}
 	h.oauth = &authserver.Server{
 		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, Vault: h.vault, People: h.people, Authn: h.authn, Mail: letters, Registry: h.registry, Gate: h.gate,
-		Pages: h.pages, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, POC: c.POC && c.Dev,
+		Pages: h.pages, Throttle: h.throttle, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, POC: c.POC && c.Dev,
 		Registration: func() bool { return h.live.Load().Registration == "open" },
 		Documents:    func() authserver.Documents { return h.live.Load().clientDocuments() }, Outbound: h.outbound, Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
 		RequireResource: c.RequireResource, External: c.External.Issuers, Prefix: families[c.EndpointStyle],
@@ -203,7 +206,7 @@ func (h *house) prepare(ctx context.Context) error {
 		return err
 	}
 	for _, open := range []func(context.Context) error{
-		h.audit.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.vault.Open, h.oauth.Open, h.servers.Open, h.mcp.Open, h.recover,
+		h.audit.Open, h.throttle.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.vault.Open, h.oauth.Open, h.servers.Open, h.mcp.Open, h.recover,
 	} {
 		if err := open(ctx); errors.Is(err, seal.ErrOtherKey) {
 			return masterKeyUnusable.New("the master key %s can't be used", h.config.MasterKeyFile).
@@ -253,6 +256,7 @@ func (h *house) work(ctx context.Context) (stop func()) {
 	var jobs sync.WaitGroup
 	for _, job := range []func(context.Context){
 		h.tokens.Run,
+		h.throttle.Run,
 		h.servers.Run,
 		h.servers.Keep,
 		h.vault.Run,

@@ -11,6 +11,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/issuer"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 	"github.com/gatehouse-mcp/gatehouse/internal/upstream"
@@ -20,7 +21,7 @@ import (
 
 // Codes are the problems of all rooms: the error reference.
 var Codes = slices.Concat(
-	problem.Codes, store.Codes, tool.Codes, issuer.Codes, audit.Codes, token.Codes, identity.Codes, gate.Codes, authn.Codes,
+	problem.Codes, store.Codes, throttle.Codes, tool.Codes, issuer.Codes, audit.Codes, token.Codes, identity.Codes, gate.Codes, authn.Codes,
 	vault.Codes, upstream.Codes, authserver.Codes, web.Codes,
 	[]problem.Code{portTaken, listenFailed, alreadyRunning, masterKeyUnusable, masterKeyUnchanged, masterKeyUnknown, masterKeyNeeded, dataDirUnusable, configInvalid, externalSecretUnreadable, certificateUnusable, selfCheckFailed},
 )

@@ -26,6 +26,7 @@ func (h *house) sweeps() []sweep {
 		{"authserver", h.oauth.Sweep},
 		{"authn", h.authn.Sweep},
 		{"vault", h.vault.Sweep},
+		{"throttle", h.throttle.Sweep},
 		{"store", store.SweepLeases},
 	}
 }

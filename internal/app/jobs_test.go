@@ -111,6 +111,10 @@ func TestWhatHasExpiredIsSwept(t *testing.T) {
 		pushed := func(id string, expired time.Duration) {
 			insert(`INSERT INTO pushed_request (id, hash, client, query, created_at, expires_at) VALUES ($1, $2, '', '', 0, $3)`, id, []byte{1}, ago(expired))
 		}
+		device := func(id string, expired time.Duration) {
+			insert(`INSERT INTO device_code (id, hash, user_hash, user_code, client, scopes, resource, asked_from, asked_by, ref, pause, created_at, expires_at)
+				VALUES ($1, $2, $3, $2, '', '', '', '', '', '', 0, 0, $4)`, id, []byte{1}, []byte(id), ago(expired))
+		}
 		none := sql.NullInt64{}
 
 		client("keep, new", 6*day)
@@ -155,6 +159,8 @@ func TestWhatHasExpiredIsSwept(t *testing.T) {
 		session("keep, session", -time.Minute)
 		pushed("gone, pushed", time.Minute)
 		pushed("keep, pushed", -time.Minute)
+		device("gone, device", 61*time.Minute)
+		device("keep, device is told why", 59*time.Minute)
 
 		err := h.DB.Do(t.Context(), func(tx *store.Tx) error {
 			for _, insert := range inserts {
@@ -168,7 +174,7 @@ func TestWhatHasExpiredIsSwept(t *testing.T) {
 			t.Fatal(err)
 		}
 		swept(t, h)
-		for _, table := range []string{"client", "flow", "consent", "authorization_code", "token_family", "refresh_token", "access_token", "sign_in_link", "browser_session", "pushed_request"} {
+		for _, table := range []string{"client", "flow", "consent", "authorization_code", "token_family", "refresh_token", "access_token", "sign_in_link", "browser_session", "pushed_request", "device_code"} {
 			kept := ids(t, h, table)
 			if len(kept) == 0 || slices.ContainsFunc(kept, func(id string) bool { return strings.HasPrefix(id, "gone") }) {
 				t.Errorf("%s: %q", table, kept)

@@ -125,6 +125,8 @@ func sealSome(t *testing.T, h *apptest.House, key *seal.Key) {
 	client := h.Register()
 	h.SQL(`INSERT INTO flow (id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from, created_at, expires_at, answer)
 		VALUES ('flow_1', '', $1, $2, '', '', '', '', '', '', 0, $3, $4)`, []byte{1}, client, ago(-day), sealed("flow/flow_1/answer"))
+	h.SQL(`INSERT INTO device_code (id, hash, user_hash, user_code, client, scopes, resource, asked_from, asked_by, ref, pause, created_at, expires_at)
+		VALUES ('dev_1', $1, $1, $2, '', '', '', '', '', '', 0, 0, $3)`, []byte{1}, sealed("device_code/dev_1/user_code"), ago(-day))
 	h.SQL(`INSERT INTO upstream (id, workspace, name, url, command, env, created_at) VALUES ('up_1', 'default', 'sealed', 'http://127.0.0.1:1/mcp', '', $1, 0)`, sealed("upstream/up_1/env"))
 	h.SQL(`INSERT INTO connection (id, workspace, name, hosts, created_at) VALUES ('con_1', 'default', 'sealed', 'api.example', 0)`)
 	h.SQL(`INSERT INTO upstream_grant (id, workspace, connection, user_id, status, access, refresh, created_at) VALUES ('gra_1', 'default', 'con_1', 'usr_1', 'active', $1, $2, 0)`,

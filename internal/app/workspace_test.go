@@ -28,7 +28,7 @@ const hidden = "hidden-marker"
 // foreign ids and names, as somebody of another workspace might have seen them.
 var foreignIDs = []string{
 	"zq-other", "usr_zqother", "erin@zq-other.example", "srv_zqother", "zq-server", "zq-server_peek", "peek",
-	"svc_zqother", "fam_zqother", "cns_zqother", "ses_zqother", "rt_zqother", "at_zqother", "rs_zqother", "code_zqother", "con_zqother", "ugr_zqother", "dep_zqother",
+	"svc_zqother", "fam_zqother", "cns_zqother", "ses_zqother", "rt_zqother", "at_zqother", "rs_zqother", "code_zqother", "dev_zqother", "con_zqother", "ugr_zqother", "dep_zqother",
 }
 
 // addForeign fills the tables of every room with rows of a second workspace.
@@ -51,6 +51,8 @@ func (h *house) addForeign(t *testing.T, serverURL string) {
 				VALUES ('cns_zqother', 'zq-other', 'usr_zqother', 'app', 'hidden-marker', 'mcp:admin', 'hidden-marker', 1)`,
 			`INSERT INTO authorization_code (id, hash, workspace, user_id, client, consent, redirect_uri, challenge, scopes, resource, family, ref, created_at, expires_at)
 				VALUES ('code_zqother', 'x', 'zq-other', 'usr_zqother', 'app', 'cns_zqother', 'hidden-marker', '', '', '', 'fam_zqother', '', 1, 9000000000000000)`,
+			`INSERT INTO device_code (id, hash, user_hash, user_code, client, scopes, resource, asked_from, asked_by, ref, pause, created_at, expires_at, workspace, user_id)
+				VALUES ('dev_zqother', 'x', 'x', 'x', 'app', '', 'hidden-marker', 'hidden-marker', '', '', 1, 1, 9000000000000000, 'zq-other', 'usr_zqother')`,
 			`INSERT INTO token_family (id, workspace, user_id, client, consent, scopes, resource, created_at, expires_at, used_at)
 				VALUES ('fam_zqother', 'zq-other', 'usr_zqother', 'app', 'cns_zqother', 'mcp:admin', 'hidden-marker', 1, 9000000000000000, 1)`,
 			`INSERT INTO refresh_token (id, workspace, family, parent, hash, created_at, expires_at)

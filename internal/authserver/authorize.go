@@ -23,7 +23,7 @@ import (
 
 // Codes are the problems of this package.
 var Codes = []problem.Code{
-	clientUnknown, AppUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, pushedUnknown, endpointUnknown, introspectorUnknown, FormForeign, answerUnclear,
+	clientUnknown, AppUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, pushedUnknown, deviceGone, endpointUnknown, introspectorUnknown, FormForeign, answerUnclear,
 	documentRefused, documentUnusable, documentsBusy,
 }
 
@@ -64,6 +64,7 @@ type flow struct {
 	browser   []byte // hash of the key that the browser has
 	Client    Client
 	Redirect  string
+	Device    string // that waits, in place of a redirect URI
 	State     string
 	Challenge string
 	Scopes    []string
@@ -111,7 +112,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, ref string) e
 		fault = nil
 	}
 	if fault == nil {
-		fault = s.ask(&f, req)
+		fault = s.ask(&f, req, grantCode)
 	}
 	if fault != nil {
 		return s.refuse(w, r, f, fault)
@@ -141,8 +142,9 @@ func (s *Server) addressee(ctx context.Context, req oauth.AuthorizeRequest) (c C
 	return c, nil
 }
 
-// ask works out for which audience and scopes the client asks.
-func (s *Server) ask(f *flow, req oauth.AuthorizeRequest) *oauth.Error {
+// ask works out for which audience and scopes the client asks, to have tokens by a
+// grant.
+func (s *Server) ask(f *flow, req oauth.AuthorizeRequest, grant string) *oauth.Error {
 	var found bool
 	if f.Audience, found = s.audience(req.Resources); !found {
 		return oauth.Errorf(oauth.InvalidTarget, "there is no such resource here")
@@ -154,8 +156,8 @@ func (s *Server) ask(f *flow, req oauth.AuthorizeRequest) *oauth.Error {
 		}
 		f.Scopes = f.Audience.Scopes
 	}
-	if !slices.Contains(f.Client.Grants, grantCode) {
-		return oauth.Errorf(oauth.UnauthorizedClient, "the client did not register for authorization_code")
+	if !slices.Contains(f.Client.Grants, grant) {
+		return oauth.Errorf(oauth.UnauthorizedClient, "the client did not register for %s", grant)
 	}
 	return nil
 }
@@ -184,7 +186,7 @@ func (s *Server) known(asked []string) []string {
 	return slices.DeleteFunc(slices.Clone(asked), func(scope string) bool { return !slices.Contains(exist, scope) })
 }
 
-// begin parks the authorization and leads to its first step.
+// begin leads to the first step of the authorization.
 func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth.AuthorizeRequest) error {
 	if s.Dev {
 		return s.approve(w, r, f, req)
@@ -201,7 +203,13 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth
 		f.Since = since(req, time.Now().UnixMicro())
 		return s.unasked(w, r, b, f)
 	}
-	if f, err = s.park(w, r, f, req); err != nil {
+	return s.lead(w, r, b, f, req)
+}
+
+// lead parks the authorization and leads to its first step.
+func (s *Server) lead(w http.ResponseWriter, r *http.Request, b authn.Browser, f flow, req oauth.AuthorizeRequest) error {
+	f, err := s.park(w, r, f, req)
+	if err != nil {
 		return err
 	}
 	if b.SignedIn() { // the question has an address of its own: Back finds what was decided
@@ -218,10 +226,10 @@ func (s *Server) park(w http.ResponseWriter, r *http.Request, f flow, req oauth.
 	err := s.DB.Do(r.Context(), func(tx *store.Tx) error {
 		f.Created, f.Since = tx.Now, since(req, tx.Now)
 		_, err := tx.Exec(`INSERT INTO flow
-			(id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from, prompt, since, login_hint, created_at, expires_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
+			(id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from, prompt, since, login_hint, device, created_at, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
 			f.ID, f.Ref, handle.Hash, f.Client.ID, f.Redirect, f.State, f.Challenge, strings.Join(f.Scopes, " "), f.Audience.URL,
-			f.From, f.Prompt, f.Since, f.Hint, tx.Now, tx.Now+FlowLife.Microseconds())
+			f.From, f.Prompt, f.Since, f.Hint, f.Device, tx.Now, tx.Now+FlowLife.Microseconds())
 		return err
 	})
 	if err == nil {
@@ -334,10 +342,10 @@ func (s *Server) browser(w http.ResponseWriter, r *http.Request) (authn.Browser,
 func (s *Server) load(tx *store.Tx, id string) (f flow, found bool, err error) {
 	var client, scopes, resource, granted string
 	err = tx.QueryRow(`SELECT id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from,
-			prompt, since, login_hint, created_at, expires_at, decided_at, allowed, answer, member, consent, granted
+			prompt, since, login_hint, device, created_at, expires_at, decided_at, allowed, answer, member, consent, granted
 		FROM flow WHERE id = $1 AND expires_at > $2`, id, tx.Now).
 		Scan(&f.ID, &f.Ref, &f.browser, &client, &f.Redirect, &f.State, &f.Challenge, &scopes, &resource, &f.From,
-			&f.Prompt, &f.Since, &f.Hint, &f.Created, &f.Expires, &f.Decided, &f.Allowed, &f.answer, &f.member, &f.consent, &granted)
+			&f.Prompt, &f.Since, &f.Hint, &f.Device, &f.Created, &f.Expires, &f.Decided, &f.Allowed, &f.answer, &f.member, &f.consent, &granted)
 	if errors.Is(err, sql.ErrNoRows) {
 		return f, false, nil
 	}

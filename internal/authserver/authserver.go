@@ -15,6 +15,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,6 +33,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 	"github.com/gatehouse-mcp/gatehouse/internal/vault"
@@ -59,6 +61,7 @@ type Server struct {
 	Registry *tool.Registry
 	Gate     *gate.Gate // says what a consent lets an app call
 	Pages    Pages
+	Throttle *throttle.Throttle
 	Log      *slog.Logger
 	Issuer   string // issuer identifier (RFC 8414)
 	Public   string // where the MCP endpoints are
@@ -83,6 +86,7 @@ type Server struct {
 type Pages interface {
 	SignIn(w http.ResponseWriter, r *http.Request, flow string, again bool) error // again: also who is signed in
 	Consent(w http.ResponseWriter, r *http.Request, ask Ask) error
+	Device(w http.ResponseWriter, r *http.Request, ask CodeAsk) error
 	HandBack(w http.ResponseWriter, r *http.Request, answer Answer) error
 	Connect(w http.ResponseWriter, r *http.Request, c Connect) error
 	Problem(w http.ResponseWriter, r *http.Request, ref string, err error)
@@ -106,6 +110,7 @@ func (s *Server) Routes(mux *http.ServeMux) {
 	for _, prefix := range prefixes {
 		mux.Handle("GET "+prefix+"/authorize", s.page(s.authorize))
 		mux.Handle(prefix+"/par", s.machine(verbs{http.MethodPost: s.push}))
+		mux.Handle(prefix+"/device", s.machine(verbs{http.MethodPost: s.device}))
 		mux.Handle(prefix+"/token", s.machine(verbs{http.MethodPost: s.token}))
 		mux.Handle(prefix+"/register", s.machine(verbs{http.MethodPost: s.register}))
 		mux.Handle(prefix+"/registration/{client}", s.machine(verbs{
@@ -114,6 +119,8 @@ func (s *Server) Routes(mux *http.ServeMux) {
 		mux.Handle(prefix+"/revoke", s.machine(verbs{http.MethodPost: s.revoke}))
 		mux.Handle(prefix+"/introspect", s.machine(verbs{http.MethodPost: s.introspect}))
 	}
+	mux.Handle("GET /device", s.page(s.typeCode))
+	mux.Handle("POST /device/code", s.page(s.takeCode))
 	mux.Handle("GET /consent/{flow}", s.page(s.resume))
 	mux.Handle("POST /consent", s.page(s.decide))
 	mux.Handle("GET /return/{flow}", s.page(s.handBack))
@@ -214,11 +221,14 @@ func (s *Server) machine(v verbs) http.Handler {
 // the reference.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, ref string, err error) {
 	e := oauthError(err, ref)
+	if wait := problem.From(err).Wire(ref).Retry; wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(wait))
+	}
 	record := request.Of(r.Context())
 	record.Code, record.Why = e.Code, e.Reason()
 	if e.Status >= http.StatusInternalServerError {
 		request.Failed(s.Log, r, err)
-	} else if !errors.Is(err, token.ErrReplay) { // which has an event of its own
+	} else if !errors.Is(err, token.ErrReplay) && e.Code != oauth.AuthorizationPending { // the one has an event of its own, the other is no refusal
 		s.refused(r, e.Reason())
 	}
 	switch e.Code {
@@ -258,6 +268,7 @@ func (s *Server) Metadata() oauth.ServerMetadata {
 		AuthorizationEndpoint: at + "/authorize",
 		TokenEndpoint:         at + "/token",
 		PushedEndpoint:        at + "/par",
+		DeviceEndpoint:        at + "/device",
 		RevocationEndpoint:    at + "/revoke",
 		IntrospectionEndpoint: at + "/introspect",
 		JWKSURI:               s.Issuer + "/.well-known/jwks.json",
@@ -317,7 +328,12 @@ func oauthError(err error, ref string) *oauth.Error {
 	if e, ok := asOAuth(err); ok {
 		return e
 	}
-	if problem.From(err).Kind == problem.Unavailable {
+	switch problem.From(err).Kind {
+	case problem.Limited:
+		e := oauth.Errorf(oauth.TemporarilyUnavailable, "there were too many requests; %s", problem.From(err).Fix)
+		e.Status = http.StatusTooManyRequests
+		return e
+	case problem.Unavailable:
 		return oauth.Errorf(oauth.TemporarilyUnavailable, "try again later; reference %s", ref)
 	}
 	return oauth.Errorf(oauth.ServerError, "something failed that should not; reference %s", ref)

@@ -28,6 +28,7 @@ type Ask struct {
 	FormToken string
 	Client    Client
 	Redirect  string
+	Device    *Device // that waits, in place of a redirect URI; nil if none does
 	Member    identity.Member
 	Lines     []Line    // what the person may allow, each by itself
 	Known     []Line    // what was allowed before and stays so
@@ -54,6 +55,7 @@ type Answer struct {
 	Ref      string
 	Client   Client
 	Location string
+	Device   bool // nothing goes anywhere: a device waits, and fetches the answer
 	Denied   bool
 	First    bool
 	Decided  time.Time
@@ -78,7 +80,9 @@ func (s *Server) question(ctx context.Context, b authn.Browser, f flow) (Ask, er
 	var c consent
 	var found bool
 	err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
-		c, found, err = remembered(tx, b.Member, f)
+		if c, found, err = remembered(tx, b.Member, f); err == nil && f.Device != "" {
+			err = s.showDevice(tx, f, &ask)
+		}
 		return err
 	})
 	if err != nil || !found {
@@ -214,6 +218,8 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, _ string) error 
 // fault is why a yes does not count, as a sentence.
 func (d decision) fault(f flow, form url.Values) string {
 	switch _, known := keeps[d.keep]; {
+	case f.Device != "" && form.Get("started") != "yes":
+		return "Say first that your device shows this code, and that you just started it there."
 	case oauth.RedirectKind(f.Redirect) != oauth.RedirectWeb && form.Get("started") != "yes":
 		return "Say first that you just started this from an app on this computer."
 	case len(d.scopes) == 0:
@@ -240,12 +246,20 @@ func (s *Server) deny(w http.ResponseWriter, r *http.Request, b authn.Browser, f
 var errDecided = flowUnknown.New("this request has been answered already")
 
 // Sealed is what this room keeps sealed.
-var Sealed = []seal.Column{answers}
+var Sealed = []seal.Column{answers, userCodes}
 
-var answers = seal.Column{Table: "flow", ID: "id", Name: "answer"}
+var (
+	answers   = seal.Column{Table: "flow", ID: "id", Name: "answer"}
+	userCodes = seal.Column{Table: "device_code", ID: "id", Name: "user_code"}
+)
 
 // settle marks the flow answered; one request wins.
 func (s *Server) settle(tx *store.Tx, f flow, allowed bool, location string) error {
+	if f.Device != "" && !allowed {
+		if err := answerDevice(tx, f, identity.Member{}, "", nil); err != nil {
+			return err
+		}
+	}
 	sealed, err := s.Box.Seal(answers.Place(f.ID), []byte(location))
 	if err != nil {
 		return err
@@ -265,7 +279,7 @@ func (s *Server) settled(w http.ResponseWriter, r *http.Request, b authn.Browser
 	if err != nil && !errors.Is(err, errDecided) {
 		return err
 	}
-	if err == nil && !isBrowser(r) {
+	if err == nil && !isBrowser(r) && f.Device == "" {
 		sendTo(w, location)
 		return nil
 	}
@@ -296,6 +310,9 @@ func (s *Server) handBack(w http.ResponseWriter, r *http.Request, _ string) erro
 	location, err := s.Box.Open(answers.Place(f.ID), f.answer)
 	if err != nil {
 		return err
+	}
+	if f.Device != "" {
+		return s.Pages.HandBack(w, r, Answer{Ref: f.Ref, Client: f.Client, Device: true, Denied: !*f.Allowed})
 	}
 	if !isBrowser(r) {
 		sendTo(w, string(location))
@@ -379,7 +396,12 @@ func (s *Server) again(tx *store.Tx, f flow, m identity.Member, c consent) (loca
 	return s.onward(tx, f, m, c.id, f.Scopes)
 }
 
+// code makes what the client redeems: a code at its redirect URI, or what the device
+// asks for.
 func (s *Server) code(tx *store.Tx, f flow, m identity.Member, consent string, scopes []string) (location string, err error) {
+	if f.Device != "" {
+		return "", answerDevice(tx, f, m, consent, scopes)
+	}
 	code := token.NewSplit("code_")
 	_, err = tx.Exec(`INSERT INTO authorization_code
 		(id, hash, workspace, user_id, client, consent, redirect_uri, challenge, scopes, resource, family, ref, created_at, expires_at)

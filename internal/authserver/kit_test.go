@@ -35,7 +35,7 @@ func onEach(t *testing.T, f func(t *testing.T, h house), change ...func(*app.Con
 // traces are what a refused request must not have made, spent or revoked.
 var traces = []string{
 	"client", "flow", "flow WHERE decided_at IS NOT NULL", "consent", "authorization_code", "authorization_code WHERE used_at IS NOT NULL",
-	"pushed_request", "pushed_request WHERE used_at IS NOT NULL", "used_assertion", "token_family", "token_family WHERE revoked_at IS NOT NULL", "refresh_token", "refresh_token WHERE used_at IS NOT NULL", "revocation",
+	"device_code WHERE decided_at IS NOT NULL", "device_code WHERE used_at IS NOT NULL", "pushed_request", "pushed_request WHERE used_at IS NOT NULL", "used_assertion", "token_family", "token_family WHERE revoked_at IS NOT NULL", "refresh_token", "refresh_token WHERE used_at IS NOT NULL", "revocation",
 }
 
 // trace counts them.

@@ -199,7 +199,7 @@ func (s *Server) forget(tx *store.Tx, client string) error {
 	if err := s.Tokens.RevokeClient(tx, client, "the client was removed"); err != nil {
 		return err
 	}
-	for _, remove := range []string{`DELETE FROM consent WHERE client = $1`, `DELETE FROM flow WHERE client = $1`, `DELETE FROM pushed_request WHERE client = $1`} {
+	for _, remove := range []string{`DELETE FROM consent WHERE client = $1`, `DELETE FROM flow WHERE client = $1`, `DELETE FROM pushed_request WHERE client = $1`, `DELETE FROM device_code WHERE client = $1`} {
 		if _, err := tx.Exec(remove, client); err != nil {
 			return err
 		}

@@ -31,7 +31,7 @@ func TestMetadataSaysWhatIsServed(t *testing.T) {
 	if !slices.Equal(m.ResponseTypes, []string{"code"}) || !slices.Equal(m.ResponseModes, []string{"query"}) || !slices.Equal(m.ChallengeMethods, []string{"S256"}) {
 		t.Errorf("response types %q, modes %q (C05), challenges %q (R303)", m.ResponseTypes, m.ResponseModes, m.ChallengeMethods)
 	}
-	for _, member := range []string{"device_authorization_endpoint", "id_token_signing_alg_values_supported", "userinfo_endpoint"} {
+	for _, member := range []string{"id_token_signing_alg_values_supported", "userinfo_endpoint"} {
 		if strings.Contains(a.Text, member) {
 			t.Errorf("it promises %s, which is not served", member)
 		}
@@ -51,7 +51,7 @@ func TestMetadataSaysWhatIsServed(t *testing.T) {
 		}
 	})
 	t.Run("endpoints", func(t *testing.T) {
-		for _, endpoint := range []string{m.AuthorizationEndpoint, m.TokenEndpoint, m.RegistrationEndpoint, m.PushedEndpoint, m.RevocationEndpoint, m.IntrospectionEndpoint, m.JWKSURI} {
+		for _, endpoint := range []string{m.AuthorizationEndpoint, m.TokenEndpoint, m.RegistrationEndpoint, m.PushedEndpoint, m.DeviceEndpoint, m.RevocationEndpoint, m.IntrospectionEndpoint, m.JWKSURI} {
 			path, ok := strings.CutPrefix(endpoint, h.URL)
 			if a := h.Get(path); !ok || a.StatusCode == http.StatusNotFound {
 				t.Errorf("%s: %d", endpoint, a.StatusCode)

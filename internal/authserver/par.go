@@ -86,7 +86,7 @@ func (s *Server) pushable(c Client, form url.Values) (string, *oauth.Error) {
 		fault = oauth.Errorf(oauth.InvalidRequest, "the client did not register this redirect_uri")
 	}
 	if fault == nil {
-		fault = s.ask(&flow{Client: c}, req)
+		fault = s.ask(&flow{Client: c}, req, grantCode)
 	}
 	return query, fault
 }

@@ -76,6 +76,7 @@ func TestAPushedRequestIsSpentOnce(t *testing.T) {
 		expired, _ := h.push(client, nil)
 		h.SQL(`UPDATE pushed_request SET expires_at = created_at`)
 		shown(t, open(client, expired), http.StatusBadRequest) // or swept meanwhile
+		h.SQL(`DELETE FROM pushed_request`)
 		reference, _ := h.push(client, nil)
 		h.unchanged(t, func() {
 			shown(t, open(other, reference), http.StatusBadRequest)

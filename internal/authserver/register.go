@@ -99,7 +99,7 @@ func (s *Server) granted(asked oauth.Registration) (granted oauth.Registration, 
 		return !slices.Contains(openGrants(), g)
 	})
 	if len(asked.GrantTypes) == 0 {
-		granted.GrantTypes = openGrants()
+		granted.GrantTypes = []string{grantCode, grantRefresh}
 	}
 	if !slices.Contains(granted.GrantTypes, grantCode) {
 		return granted, oauth.Errorf(oauth.InvalidClientMetadata, "grant_types must contain authorization_code")

@@ -134,9 +134,15 @@ func without(scopes, refused []string) []string {
 // voidCodes spoils the codes of a consent that are still on their way. Whoever
 // redeems one in this moment is waited for, so that its family is there to revoke.
 func voidCodes(tx *store.Tx, workspace, consent string) error {
-	_, err := tx.Exec(`UPDATE authorization_code SET expires_at = $1 WHERE workspace = $2 AND consent = $3 AND used_at IS NULL AND expires_at > $1`,
-		tx.Now, workspace, consent)
-	return err
+	for _, void := range []string{
+		`UPDATE authorization_code SET expires_at = $1 WHERE workspace = $2 AND consent = $3 AND used_at IS NULL AND expires_at > $1`,
+		`UPDATE device_code SET expires_at = $1 WHERE workspace = $2 AND consent = $3 AND used_at IS NULL AND expires_at > $1`,
+	} {
+		if _, err := tx.Exec(void, tx.Now, workspace, consent); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // withdraw ends a consent with everything that came of it, and reports whether it

@@ -27,6 +27,7 @@ func (s *Server) Sweep(tx *store.Tx) (n int64, more bool, err error) {
 		before    time.Duration // ago
 	}{
 		{`DELETE FROM flow WHERE id IN (SELECT id FROM flow WHERE expires_at < $1 LIMIT 500)`, 0},
+		{`DELETE FROM device_code WHERE id IN (SELECT id FROM device_code WHERE expires_at < $1 LIMIT 500)`, time.Hour}, // till then a device is told why
 		{`DELETE FROM pushed_request WHERE id IN (SELECT id FROM pushed_request WHERE expires_at < $1 LIMIT 500)`, 0},
 		{`DELETE FROM used_assertion WHERE id IN (SELECT id FROM used_assertion WHERE expires_at < $1 LIMIT 500)`, 0},
 		{`DELETE FROM authorization_code WHERE id IN (SELECT id FROM authorization_code WHERE expires_at < $1 AND used_at IS NULL LIMIT 500)`, 0},

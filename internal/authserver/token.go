@@ -43,6 +43,7 @@ func grants() []grant {
 		{grantCode, true, (*Server).redeemCode},
 		{grantRefresh, true, (*Server).redeemRefresh},
 		{grantOwn, false, (*Server).redeemOwn},
+		{grantDevice, true, (*Server).redeemDevice},
 	}
 }
 

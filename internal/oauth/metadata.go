@@ -17,6 +17,7 @@ type ServerMetadata struct {
 	TokenEndpoint         string   `json:"token_endpoint,omitempty"`
 	RegistrationEndpoint  string   `json:"registration_endpoint,omitempty"`
 	PushedEndpoint        string   `json:"pushed_authorization_request_endpoint,omitempty"` // RFC 9126
+	DeviceEndpoint        string   `json:"device_authorization_endpoint,omitempty"`         // RFC 8628
 	RevocationEndpoint    string   `json:"revocation_endpoint,omitempty"`
 	IntrospectionEndpoint string   `json:"introspection_endpoint,omitempty"`
 	JWKSURI               string   `json:"jwks_uri,omitempty"`
@@ -59,6 +60,16 @@ type TokenResponse struct {
 type PushedResponse struct {
 	RequestURI string `json:"request_uri"`
 	ExpiresIn  int64  `json:"expires_in"` // seconds
+}
+
+// DeviceResponse is the answer of the device authorization endpoint (RFC 8628 §3.2).
+type DeviceResponse struct {
+	DeviceCode              string `json:"device_code"`
+	UserCode                string `json:"user_code"`
+	VerificationURI         string `json:"verification_uri"`
+	VerificationURIComplete string `json:"verification_uri_complete,omitempty"`
+	ExpiresIn               int64  `json:"expires_in"`         // seconds
+	Interval                int64  `json:"interval,omitempty"` // seconds between two polls; absent: 5
 }
 
 // Introspection says what a token is (RFC 7662 §2.2). About one that is not active

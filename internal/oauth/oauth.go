@@ -14,7 +14,7 @@ import (
 )
 
 // The error codes of RFC 6749 §4.1.2.1 and §5.2, RFC 6750 §3.1, RFC 7591
-// §3.2.2, RFC 8707 §2 and OpenID Connect Core §3.1.2.6.
+// §3.2.2, RFC 8628 §3.5, RFC 8707 §2 and OpenID Connect Core §3.1.2.6.
 const (
 	InvalidRequest          = "invalid_request"
 	InvalidClient           = "invalid_client"
@@ -36,6 +36,9 @@ const (
 	LoginRequired           = "login_required"
 	ConsentRequired         = "consent_required"
 	InteractionRequired     = "interaction_required"
+	AuthorizationPending    = "authorization_pending"
+	SlowDown                = "slow_down"
+	ExpiredToken            = "expired_token"
 )
 
 // statuses of the codes whose JSON answer is not a 400.

@@ -45,7 +45,7 @@ var kinds = [...]struct {
 	Forbidden:       {"forbidden", "who asks may not do this", http.StatusForbidden, "", 6},
 	NotFound:        {"not_found", "there is no such thing, or not for who asks", http.StatusNotFound, "", 5},
 	Conflict:        {"conflict", "it does not go together with what is there", http.StatusConflict, "", 1},
-	Limited:         {"limited", "it was asked too often", http.StatusTooManyRequests, "", 1},
+	Limited:         {"limited", "it was asked too often", http.StatusTooManyRequests, "temporarily_unavailable", 1},
 	Held:            {"held", "it waits for a person to allow it", http.StatusAccepted, "", 7},
 	Unavailable:     {"unavailable", "something that is needed does not answer or cannot be used", http.StatusServiceUnavailable, "temporarily_unavailable", 4},
 }

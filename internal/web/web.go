@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 	"github.com/gatehouse-mcp/gatehouse/internal/web/views"
 )
@@ -110,6 +112,9 @@ func (p *Pages) Problem(w http.ResponseWriter, r *http.Request, ref string, err 
 	request.Of(r.Context()).Code = e.Name
 	if e.Kind == problem.Internal || e.Kind == problem.Unavailable {
 		request.Failed(p.Log, r, err)
+	}
+	if e.Retry > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(e.Wire(ref).Retry))
 	}
 	views.Error(w, e.Kind.Status(), views.FromProblem(p.frame(ref), e))
 }
@@ -351,10 +356,14 @@ func (p *Pages) Consent(w http.ResponseWriter, r *http.Request, ask authserver.A
 	if ask.Fault != "" {
 		status = http.StatusBadRequest
 	}
+	var device *views.Device
+	if d := ask.Device; d != nil {
+		device = &views.Device{Code: d.Code, By: d.By, Elsewhere: throttle.Address(ask.From) != throttle.Address(r.RemoteAddr)}
+	}
 	return views.Consent(w, status, views.ConsentView{
 		Page: p.frame(ask.Ref), Request: ask.Flow, CSRF: ask.FormToken,
-		Client: p.client(ask.Client, target),
-		Asked:  time.Since(ask.Asked), From: p.from(ask.From), User: ask.Member.Email, Fault: ask.Fault,
+		Client: p.client(ask.Client, target), Device: device,
+		Asked: time.Since(ask.Asked), From: p.from(ask.From), User: ask.Member.Email, Fault: ask.Fault,
 		Switch:  "/login?" + url.Values{"switch": {"1"}, "flow": {ask.Flow}}.Encode(),
 		Servers: servers(ask.Lines, ticks(ask.Given)), Known: servers(ask.Known, nil), Before: since(ask.Before), Later: ask.Later,
 		Keep: cmp.Or(ask.Given.Get("keep"), authserver.KeepMonth),
@@ -464,8 +473,21 @@ func (p *Pages) Connect(w http.ResponseWriter, _ *http.Request, c authserver.Con
 	return views.Connect(w, http.StatusOK, v)
 }
 
-// HandBack draws the page from which the browser goes back to the app.
+// Device draws the page on which a person types the code that a device shows.
+func (p *Pages) Device(w http.ResponseWriter, r *http.Request, ask authserver.CodeAsk) error {
+	status := http.StatusOK
+	if ask.Fault != "" {
+		status = http.StatusBadRequest
+	}
+	return views.TypeCode(w, status, views.TypeCodeView{Page: p.frame(request.Of(r.Context()).Ref), CSRF: ask.FormToken, Code: ask.Code, Fault: ask.Fault})
+}
+
+// HandBack draws the page from which the browser goes back to the app, or the person
+// to the device.
 func (p *Pages) HandBack(w http.ResponseWriter, r *http.Request, a authserver.Answer) error {
+	if a.Device {
+		return views.DeviceDone(w, http.StatusOK, views.DeviceDoneView{Page: p.frame(a.Ref), Denied: a.Denied})
+	}
 	target, err := views.NewTarget(a.Location)
 	if err != nil {
 		return err

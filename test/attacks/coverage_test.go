@@ -3,7 +3,7 @@ package attacks_test
 import "testing"
 
 // catalogue are the attacks of the groups that this suite is about: redirect URI,
-// parsing, PKCE, code, refresh, registration, consent, issuer, audience, JWT, documents, introspection, transport. What of one cannot be
+// parsing, device, PKCE, code, refresh, registration, consent, issuer, audience, JWT, documents, introspection, transport. What of one cannot be
 // attacked yet waits for the feature that it is about.
 var catalogue = []struct {
 	number int
@@ -49,7 +49,7 @@ var catalogue = []struct {
 	{number: 37, first: true, waits: "groups: there are none yet"},
 	{number: 38, waits: "passwords: there are none to reset"},
 	{number: 39},
-	{number: 40, first: true, waits: "device codes: there are none yet"},
+	{number: 40, first: true},
 
 	{number: 47, waits: "tokens that let one register; registration that is switched off is tested in internal/authserver"},
 	{number: 48},
@@ -111,6 +111,7 @@ var catalogue = []struct {
 	{number: 108, first: true, waits: "administration pages: there are none yet"},
 	{number: 109},
 	{number: 110},
+	{number: 121, first: true},
 	{number: 113, waits: "passkeys and other ways to sign in: all have the same strength so far"},
 
 	{number: 124, first: true},
@@ -119,7 +120,7 @@ var catalogue = []struct {
 // No attack of these groups is forgotten, and none is tried that nobody listed.
 func TestNoAttackIsForgotten(t *testing.T) {
 	tried := map[int]int{}
-	for _, rows := range [][]row{redirectRows(), parsingRows(), pkceRows(), codeRows(), refreshRows(), registrationRows(), consentRows(), issuerRows(), audienceRows(), jwtRows(), transportRows(), documentRows(), introspectionRows()} {
+	for _, rows := range [][]row{redirectRows(), parsingRows(), deviceRows(), pkceRows(), codeRows(), refreshRows(), registrationRows(), consentRows(), issuerRows(), audienceRows(), jwtRows(), transportRows(), documentRows(), introspectionRows()} {
 		names := map[string]bool{}
 		for _, r := range rows {
 			tried[r.number]++

@@ -56,6 +56,7 @@ type ConsentView struct {
 	Request string // single-use handle
 	CSRF    string
 	Client  Client
+	Device  *Device       // that waits, where Client.Target is none to go to
 	Asked   time.Duration // ago
 	From    string        // where the question came from; empty if that is not known
 	User    string        // who is signed in
@@ -68,9 +69,16 @@ type ConsentView struct {
 	Keep    string        // the choice of time that is made: hour, month or always
 }
 
+// Device is one that shows a code and waits.
+type Device struct {
+	Code      string
+	By        string // program that asked, as it calls itself; may be empty
+	Elsewhere bool   // it asked from another network than the reader's
+}
+
 // Consent draws the form that posts request, csrf, decision (allow or deny), keep,
 // the field of each ticked line as yes and, where the app runs on the reader's
-// computer, started=yes to /consent.
+// computer or on a device that waits, started=yes to /consent.
 func Consent(w http.ResponseWriter, status int, v ConsentView) error {
 	v.Servers, v.Known = byRisk(v.Servers), byRisk(v.Known)
 	return render(w, status, "consent", inFlow, v)

@@ -116,6 +116,30 @@ func HandBack(w http.ResponseWriter, status int, v HandBackView) error {
 	return render(w, status, "handback", handBack, v)
 }
 
+// TypeCodeView is the page on which a person types the code that a device shows.
+type TypeCodeView struct {
+	Page
+	CSRF  string
+	Code  string // from a link, or as typed before
+	Fault string // why the last one did not work, as a sentence
+}
+
+// TypeCode draws the form that posts csrf and user_code to /device/code.
+func TypeCode(w http.ResponseWriter, status int, v TypeCodeView) error {
+	return render(w, status, "device", inFlow, v)
+}
+
+// DeviceDoneView is the end of an authorization that a device waits for.
+type DeviceDoneView struct {
+	Page
+	Denied bool
+}
+
+// DeviceDone says that the person can go back to the device.
+func DeviceDone(w http.ResponseWriter, status int, v DeviceDoneView) error {
+	return render(w, status, "devicedone", inFlow, v)
+}
+
 // Endpoint is an address of this server that people copy.
 type Endpoint struct{ Name, URL string }
 

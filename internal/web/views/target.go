@@ -55,10 +55,16 @@ func (t Target) Link() (template.URL, error) {
 // Text is the whole address, for reading and copying.
 func (t Target) Text() string { return t.uri }
 
+// Device reports whether nothing is sent anywhere: the app shows a code, waits, and
+// fetches what it is given itself (RFC 8628).
+func (t Target) Device() bool { return t.u.Scheme == "urn" }
+
 // Local reports whether the address leads to the reader's own computer: a
 // loopback port, or an app that opens links of its scheme. Who listens there
 // cannot be proven.
-func (t Target) Local() bool { return t.Loopback() || t.u.Scheme != "https" && t.u.Scheme != "http" }
+func (t Target) Local() bool {
+	return t.Loopback() || t.u.Scheme != "https" && t.u.Scheme != "http" && !t.Device()
+}
 
 // Loopback reports whether a program listens on the reader's own computer.
 func (t Target) Loopback() bool {
@@ -79,6 +85,8 @@ func (t Target) Place() string {
 		return "A program on this computer"
 	case t.Local():
 		return "An app on this computer"
+	case t.Device():
+		return "The device that shows a code"
 	}
 	return t.u.Host
 }
