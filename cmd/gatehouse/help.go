@@ -16,7 +16,7 @@ import (
 // client library and those of the server.
 func codes() []problem.Code {
 	all := append(app.Codes[:len(app.Codes):len(app.Codes)],
-		usage, noSuchTool, fileUnusable, fileNotWritten, demoFailed, needsPerson, notRunning, answerUnreadable, notReady, nobodyToExamine)
+		usage, noSuchTool, fileUnusable, fileNotWritten, demoFailed, needsPerson, notRunning, answerUnreadable, notReady, nobodyToExamine, signInDeclined)
 	for _, e := range client.Codes() {
 		var code problem.Code
 		code.Name, code.Kind, code.About, code.Why, code.Fix = e.Code, clientKind(&e), e.Message, e.Why, e.Fix

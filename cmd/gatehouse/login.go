@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"os"
 	"strings"
 	"time"
 
@@ -20,21 +24,45 @@ var needsPerson = problem.Code{
 }
 
 func (c *cli) loginCommand() *cobra.Command {
-	var noBrowser bool
+	var noBrowser, asApp bool
+	var secretFile, keyFile, keyID string
 	var o client.LoginOptions
 	cmd := &cobra.Command{
 		Use:   "login [SERVER]",
 		Short: "Sign in to an MCP server",
 		Long: `Sign in to an MCP server that is protected by OAuth, a Gatehouse or any other.
-A browser opens; the page that it comes back to is on this computer.`,
+A browser opens; the page that it comes back to is on this computer.
+
+With --as-app nobody is asked: the program signs in for itself, as an app that
+was registered there by hand, with its secret or its key from a file. The token
+is not renewed by itself then; sign in again when it has run out.`,
 		Example: `  gatehouse login localhost:3000
   gatehouse login https://mcp.vendor.example/mcp
-  gatehouse login gw.example.org --scope "mcp:read"`,
+  gatehouse login gw.example.org --scope "mcp:read"
+  gatehouse login gw.example.org --as-app --client-id ID --private-key-file KEY`,
 		Args: needs(0, 1, "the address of an MCP server"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, server, err := c.named(args)
 			if err != nil {
 				return err
+			}
+			app, err := readApp(o.ClientID, secretFile, keyFile, keyID)
+			if err != nil {
+				return err
+			}
+			o.ClientSecret = app.Secret
+			if asApp {
+				if app.Secret == "" && app.Key == nil {
+					return usage.New("can't tell who signs in").WithWhy("an app proves itself with a secret or a key").WithFix("add --client-id ID and --private-key-file FILE or --client-secret-file FILE")
+				}
+				l, err := cl.LoginAsApp(cmd.Context(), server, app, client.Demand{Scope: o.Scope})
+				if err != nil {
+					return err
+				}
+				return c.signedIn(cmd.Context(), cl, l)
+			}
+			if app.Key != nil {
+				return usage.New("a key is for an app that signs in for itself").WithFix("add --as-app")
 			}
 			if !noBrowser && !isTerminal(c.err) {
 				return needsPerson.New("can't sign in to %s", server)
@@ -43,13 +71,21 @@ A browser opens; the page that it comes back to is on this computer.`,
 			if !noBrowser {
 				o.Open = client.OpenBrowser
 			}
-			return c.login(cmd.Context(), cl, server, o)
+			l, err := cl.Login(cmd.Context(), server, o)
+			if err != nil {
+				return err
+			}
+			return c.signedIn(cmd.Context(), cl, l)
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&noBrowser, "no-browser", false, "only print the address to open")
 	f.StringVar(&o.Scope, "scope", "", "what to ask for, space separated (default: what the server suggests)")
 	f.StringVar(&o.ClientID, "client-id", "", "id of an app registered there by hand")
+	f.StringVar(&secretFile, "client-secret-file", "", "file with the secret of that app")
+	f.StringVar(&keyFile, "private-key-file", "", "file with its private key (PEM), with --as-app")
+	f.StringVar(&keyID, "key-id", "", "name of that key at the server, if it has several")
+	f.BoolVar(&asApp, "as-app", false, "sign in as the app itself, for no person")
 	f.DurationVar(&o.Timeout, "timeout", 10*time.Minute, "how long to wait for the browser")
 	return cmd
 }
@@ -70,11 +106,56 @@ func (c *cli) announce(url string) {
 	c.talk("Open this address in your browser, unless it has opened by itself:\n  %s\nWaiting (Ctrl+C stops) …", url)
 }
 
-func (c *cli) login(ctx context.Context, cl *client.Client, server string, o client.LoginOptions) error {
-	l, err := cl.Login(ctx, server, o)
-	if err != nil {
-		return err
+// readApp reads what an app proves itself with.
+func readApp(id, secretFile, keyFile, keyID string) (client.App, error) {
+	a := client.App{ID: id, KeyID: keyID}
+	if (secretFile != "" || keyFile != "") && id == "" {
+		return a, usage.New("which app is it?").WithWhy("a secret or key belongs to an app").WithFix("add --client-id ID")
 	}
+	if secretFile != "" {
+		text, err := os.ReadFile(secretFile)
+		if err != nil {
+			return a, fileUnusable.New("can't read %s", secretFile).WithWhy("%v", cause(err)).Because(err)
+		}
+		if a.Secret = strings.TrimSpace(string(text)); a.Secret == "" {
+			return a, fileUnusable.New("can't read %s", secretFile).WithWhy("it is empty")
+		}
+	}
+	if keyFile == "" {
+		return a, nil
+	}
+	text, err := os.ReadFile(keyFile)
+	if err == nil {
+		a.Key, err = parseKey(text)
+	}
+	if err != nil {
+		return a, fileUnusable.New("can't read %s", keyFile).WithWhy("%v", cause(err)).Because(err)
+	}
+	return a, nil
+}
+
+// parseKey reads a private key in any of the forms that openssl writes.
+func parseKey(text []byte) (crypto.Signer, error) {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("it is no PEM file")
+	}
+	if key, err := x509.ParseECPrivateKey(block.Bytes); err == nil {
+		return key, nil
+	}
+	if key, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
+		return key, nil
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	signer, ok := key.(crypto.Signer)
+	if err != nil || !ok {
+		return nil, errors.New("it is no private key, or one with a passphrase")
+	}
+	return signer, nil
+}
+
+// signedIn says what a sign-in has brought.
+func (c *cli) signedIn(ctx context.Context, cl *client.Client, l client.Login) error {
 	if c.json() {
 		return c.print(l)
 	}

@@ -7,6 +7,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -45,6 +46,7 @@ func run() int {
 // are the same everywhere.
 type cli struct {
 	in       io.Reader
+	lines    *bufio.Reader // of in, once somebody was asked
 	out, err io.Writer
 	environ  []string
 	output   format
@@ -137,9 +139,14 @@ func (c *cli) asClient(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// client is the library with what the environment says.
+// client is the library with what the environment says. Where nobody can be
+// asked, what needs a person is an error.
 func (c *cli) client() *client.Client {
-	return client.New(client.Options{Name: "Gatehouse CLI", Version: app.Version, Token: c.getenv("GATEHOUSE_TOKEN")})
+	o := client.Options{Name: "Gatehouse CLI", Version: app.Version, Token: c.getenv("GATEHOUSE_TOKEN")}
+	if c.interactive() {
+		o.SignIn, o.Ask = c.signIn, c.answer
+	}
+	return client.New(o)
 }
 
 // localServer is where gatehouse serve listens unless told otherwise.

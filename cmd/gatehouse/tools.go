@@ -141,6 +141,12 @@ type property struct {
 	Type        json.RawMessage `json:"type"` // a name or a list of names
 	Description string          `json:"description"`
 	Default     json.RawMessage `json:"default"`
+	Enum        []string        `json:"enum"`
+}
+
+// offers reports whether a value is one of those to choose from, if there are any.
+func (p property) offers(value string) bool {
+	return len(p.Enum) == 0 || slices.Contains(p.Enum, value)
 }
 
 // types are the types a property may have.
@@ -167,6 +173,8 @@ func inputs(t client.Tool) schema {
 	return s
 }
 
+func (s schema) requires(name string) bool { return slices.Contains(s.Required, name) }
+
 // order is the properties, those that are required first.
 func (s schema) order() []string {
 	names := slices.DeleteFunc(slices.Clone(s.Required), func(name string) bool { _, ok := s.Properties[name]; return !ok })
@@ -187,7 +195,7 @@ func (c *cli) showTool(t client.Tool, args []string) error {
 	for _, name := range s.order() {
 		p := s.Properties[name]
 		mark, preset := "?", ""
-		if slices.Contains(s.Required, name) {
+		if s.requires(name) {
 			mark = ""
 			example = append(example, name+"=…")
 		}
