@@ -57,7 +57,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_DATA_HOME", env.WorkDir+"/share")
 			return l.Close()
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "code": code, "mistake": mistake, "signin": signin, "hangup": hangup, "until": awaitOutput},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "code": code, "mistake": mistake, "signin": signin, "hangup": hangup, "until": awaitOutput, "split": split},
 	})
 }
 
@@ -97,6 +97,17 @@ func mistake(ts *testscript.TestScript, _ bool, args []string) {
 	if !regexp.MustCompile(form).MatchString(said) {
 		ts.Fatalf("%s said\n%swhich does not match %s", strings.Join(args[2:], " "), said, form)
 	}
+}
+
+// split puts the secret of an account into a file, and its id into ID.
+func split(ts *testscript.TestScript, _ bool, args []string) {
+	var account struct {
+		ID     string `json:"client_id"`
+		Secret string `json:"client_secret"`
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &account))
+	ts.Check(os.WriteFile(ts.MkAbs("secret"), []byte(account.Secret), 0o600))
+	ts.Setenv("ID", account.ID)
 }
 
 func hangup(ts *testscript.TestScript, _ bool, _ []string) {

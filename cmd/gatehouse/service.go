@@ -31,11 +31,12 @@ func (c *cli) serviceAccountsCommand() *cobra.Command {
 	cmd := c.onServer(&cobra.Command{
 		Use:   "service-accounts",
 		Short: "List, make and end accounts of programs that act for nobody",
-		Long: `List the accounts of programs that act for nobody. Such a program gets its tokens
-at the token endpoint (grant type client_credentials), with its secret or with a
-key of its own, and may use the tools on its list and nothing else.`,
+		Long: `List the accounts of programs that act for nobody. Such a program gets its
+tokens at the token endpoint (grant type client_credentials), with its secret or
+with a key of its own, and may use the tools on its list and nothing else. In the
+terminal: gatehouse login --as-app.`,
 		Example: `  gatehouse service-accounts
-  gatehouse service-accounts create "nightly report" --tool billing_list_invoices
+  gatehouse service-accounts create "nightly report" --tool billing_read
   gatehouse service-accounts disable svc_01K…`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -78,9 +79,10 @@ func (c *cli) serviceCreateCommand() *cobra.Command {
 		Short: "Make a service account; its secret is shown once",
 		Long: `Make a service account with the tools that it may use, by their full names. Its
 secret is shown once. With --jwks it has none: it signs with the private key of
-one of the public keys in that file (private_key_jwt), which nobody can steal here.`,
-		Example: `  gatehouse service-accounts create "nightly report" --tool billing_list_invoices --tool billing_get_invoice
-  gatehouse service-accounts create builder --tool ci_start --jwks public-keys.json`,
+one of the public keys in that file (private_key_jwt), which nobody can steal
+here.`,
+		Example: `  gatehouse service-accounts create "nightly report" --tool billing_read
+  gatehouse service-accounts create builder --tool ci_start --jwks keys.json`,
 		Args: needs(1, 1, "a name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in := map[string]any{"name": args[0], "allowed_tools": tools}
