@@ -33,8 +33,8 @@ func (c *cli) serviceAccountsCommand() *cobra.Command {
 		Short: "List, make and end accounts of programs that act for nobody",
 		Long: `List the accounts of programs that act for nobody. Such a program gets its
 tokens at the token endpoint (grant type client_credentials), with its secret or
-with a key of its own, and may use the tools on its list and nothing else. In the
-terminal: gatehouse login --as-app.`,
+with a key of its own, and may use the tools on its list and nothing else. The
+terminal is such a program with gatehouse login --as-app.`,
 		Example: `  gatehouse service-accounts
   gatehouse service-accounts create "nightly report" --tool billing_read
   gatehouse service-accounts disable svc_01K…`,
