@@ -66,8 +66,8 @@ var catalogue = []struct {
 	{number: 59, first: true},
 	{number: 60, first: true},
 	{number: 61},
-	{number: 62, first: true, waits: "signing in through others: there is no callback"},
-	{number: 63, waits: "signing in through others: there is no state of theirs"},
+	{number: 62, first: true},
+	{number: 63},
 	{number: 64, first: true},
 	{number: 65, first: true},
 	{number: 67},
@@ -76,7 +76,7 @@ var catalogue = []struct {
 
 	{number: 70, first: true, waits: "form_post: another response mode than query is not offered, and refused"},
 	{number: 71, first: true},
-	{number: 73, waits: "signing in at the servers behind us: the gateway is no OAuth client of theirs yet; cmd and client test the library's own refusals"},
+	{number: 73},
 
 	{number: 74},
 	{number: 75, first: true},
@@ -105,7 +105,7 @@ var catalogue = []struct {
 	{number: 103},
 	{number: 104},
 	{number: 105},
-	{number: 106, waits: "pictures of people and webhooks: neither is fetched, because there are none; a registration's logo is on no page (attack 51)"},
+	{number: 106, waits: "webhooks: there are none yet"},
 	{number: 107},
 
 	{number: 108, first: true, waits: "administration pages: there are none yet"},
@@ -120,7 +120,7 @@ var catalogue = []struct {
 // No attack of these groups is forgotten, and none is tried that nobody listed.
 func TestNoAttackIsForgotten(t *testing.T) {
 	tried := map[int]int{}
-	for _, rows := range [][]row{redirectRows(), parsingRows(), deviceRows(), pkceRows(), codeRows(), refreshRows(), registrationRows(), consentRows(), issuerRows(), audienceRows(), jwtRows(), transportRows(), documentRows(), introspectionRows()} {
+	for _, rows := range [][]row{redirectRows(), parsingRows(), deviceRows(), pkceRows(), codeRows(), refreshRows(), registrationRows(), consentRows(), issuerRows(), audienceRows(), jwtRows(), transportRows(), thirdPartyRows(), documentRows(), introspectionRows()} {
 		names := map[string]bool{}
 		for _, r := range rows {
 			tried[r.number]++

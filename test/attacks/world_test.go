@@ -33,9 +33,11 @@ type world struct {
 
 	alice, bob       *apptest.Browser
 	pubA, pubB, secC party
-	up, other        *apptest.Upstream // behind /s/a/mcp and /s/ab/mcp
-	key              string            // file of the master key
-	maker            *maker            // of apps that are known by their documents
+	up, other        *apptest.Upstream  // behind /s/a/mcp and /s/ab/mcp
+	key              string             // file of the master key
+	known            *apptest.Knowledge // behind it in the world of third parties
+	strange          *strange           // another provider there
+	maker            *maker             // of apps that are known by their documents
 
 	secrets map[string]string // secret → what it is
 	mailed  map[string]string // the same of those that are printed on purpose
@@ -52,9 +54,9 @@ func onSQLite(t *testing.T) *world { return furnish(t, storetest.SQLite(t), 1) }
 
 func onPostgres(t *testing.T) *world { return furnish(t, storetest.Postgres(t), 2) }
 
-func furnish(t *testing.T, database string, nodes int) *world {
+func furnish(t *testing.T, database string, nodes int, change ...func(*app.Config)) *world {
 	w := &world{t: t, key: filepath.Join(t.TempDir(), "master.key"), secrets: map[string]string{}, mailed: map[string]string{}, counted: map[string]int{}, racing: map[string]bool{}, maker: newMaker(t)}
-	w.House = apptest.Open(t, w.maker.configure, func(c *app.Config) { c.Database, c.MasterKeyFile = database, w.key })
+	w.House = apptest.Open(t, append(change, w.maker.configure, func(c *app.Config) { c.Database, c.MasterKeyFile = database, w.key })...)
 	w.nodes = []*apptest.House{w.House}
 	w.mailed[w.Log.Wait("  code  ", nil)] = "the setup code"
 	w.alice = w.Browser()
@@ -62,9 +64,9 @@ func furnish(t *testing.T, database string, nodes int) *world {
 	w.keepBrowser(w.alice)
 	for range nodes - 1 { // once there is an owner, it makes no setup code of its own
 		port := freePort(t)
-		n := apptest.Start(t, w.maker.configure, func(c *app.Config) {
+		n := apptest.Start(t, append(change, w.maker.configure, func(c *app.Config) {
 			c.Database, c.MasterKeyFile, c.PublicURL, c.Listen = database, w.key, w.URL, "localhost:"+port
-		})
+		})...)
 		n.URL = "http://localhost:" + port // where it is, not what it is called
 		w.nodes = append(w.nodes, n)
 	}
@@ -383,7 +385,7 @@ func (w *world) admin(i int, tool, args string) apptest.Answer {
 var marks = []string{
 	"client", "flow", "flow WHERE decided_at IS NOT NULL", "consent", "authorization_code", "authorization_code WHERE used_at IS NOT NULL",
 	"device_code WHERE decided_at IS NOT NULL", "device_code WHERE used_at IS NOT NULL", "pushed_request", "pushed_request WHERE used_at IS NOT NULL", "token_family", "token_family WHERE revoked_at IS NOT NULL", "refresh_token", "refresh_token WHERE used_at IS NOT NULL", "revocation",
-	"introspector", "browser_session", "browser_session WHERE ended_at IS NOT NULL", "sign_in_link WHERE used_at IS NOT NULL",
+	"introspector", "upstream_grant", "departure WHERE used_at IS NOT NULL", "browser_session", "browser_session WHERE ended_at IS NOT NULL", "sign_in_link WHERE used_at IS NOT NULL",
 }
 
 func (w *world) traces() (text string) {
