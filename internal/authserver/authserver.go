@@ -121,6 +121,7 @@ func (s *Server) Routes(mux *http.ServeMux) {
 	}
 	mux.Handle("GET /device", s.page(s.typeCode))
 	mux.Handle("POST /device/code", s.page(s.takeCode))
+	mux.Handle("/auth/m2m/token", s.machine(verbs{http.MethodPost: s.machineToken}))
 	mux.Handle("GET /consent/{flow}", s.page(s.resume))
 	mux.Handle("POST /consent", s.page(s.decide))
 	mux.Handle("GET /return/{flow}", s.page(s.handBack))

@@ -85,7 +85,7 @@ func (s *Server) serviceClient(tx *store.Tx, id string) (Client, bool, error) {
 		return Client{}, false, err
 	}
 	c := Client{
-		ID: a.ID, Name: a.Name, Grants: []string{grantOwn}, AuthMethod: authPost, Source: fromOperator, Approved: true,
+		ID: a.ID, Name: a.Name, Grants: []string{grantOwn, grantExchange}, AuthMethod: authPost, Source: fromOperator, Approved: true,
 		secretHash: a.SecretHash, keys: a.Keys, service: &a,
 	}
 	if a.Keys != "" {

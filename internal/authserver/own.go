@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"net/http"
 	"net/url"
 	"slices"
 
@@ -19,6 +20,25 @@ func (s *Server) redeemOwn(tx *store.Tx, c Client, form url.Values) (issue, erro
 		return issue{}, oauth.Errorf(oauth.UnauthorizedClient, "this grant is for service accounts; the operator makes one")
 	}
 	return s.issueTo(tx, *c.service, form)
+}
+
+// machineToken is the same grant as programs ask for that know nothing of OAuth: a
+// JSON object with client_id and client_secret (R621).
+func (s *Server) machineToken(w http.ResponseWriter, r *http.Request, ref string) error {
+	form, err := readForm(w, r)
+	if err != nil {
+		return err
+	}
+	form.Set("grant_type", grantOwn)
+	answer, err := s.issued(r, form, ref)
+	if err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, struct {
+		oauth.TokenResponse
+		Tier string `json:"tier"`
+	}{answer, "service"})
+	return nil
 }
 
 // issueTo makes an access token for a service account, at the endpoint that was

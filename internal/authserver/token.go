@@ -24,9 +24,10 @@ import (
 
 // The grant types, in the order of the metadata.
 const (
-	grantCode    = "authorization_code"
-	grantRefresh = "refresh_token"
-	grantOwn     = "client_credentials"
+	grantCode     = "authorization_code"
+	grantRefresh  = "refresh_token"
+	grantOwn      = "client_credentials"
+	grantExchange = "urn:ietf:params:oauth:grant-type:token-exchange"
 )
 
 // A grant turns what a client presents into tokens. What all grants share, the
@@ -44,6 +45,7 @@ func grants() []grant {
 		{grantRefresh, true, (*Server).redeemRefresh},
 		{grantOwn, false, (*Server).redeemOwn},
 		{grantDevice, true, (*Server).redeemDevice},
+		{grantExchange, false, (*Server).redeemExchange},
 	}
 }
 
@@ -66,6 +68,7 @@ type issue struct {
 	family token.Family
 	pair   token.Pair
 	ref    string // of the flow in which the person consented; empty if not known
+	kind   string // of token, where the answer has to say it (RFC 8693)
 	ended  bool   // none: the family ended, because what was presented was used twice
 
 	vouched bool // no person was asked: the issuer of an assertion, which the operator trusts, answers for the member
@@ -77,9 +80,20 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 	if err != nil {
 		return err
 	}
-	shown, err := s.present(r, form)
+	answer, err := s.issued(r, form, ref)
 	if err != nil {
 		return err
+	}
+	reply(w, http.StatusOK, answer)
+	return nil
+}
+
+// issued authenticates the client that sent the form and redeems what it presents,
+// in one transaction with its event.
+func (s *Server) issued(r *http.Request, form url.Values, ref string) (answer oauth.TokenResponse, err error) {
+	shown, err := s.present(r, form)
+	if err != nil {
+		return answer, err
 	}
 	var made issue
 	var letter *mail.Message
@@ -108,13 +122,12 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 		}
 	}
 	if err != nil {
-		return err
+		return answer, err
 	}
-	reply(w, http.StatusOK, oauth.TokenResponse{
+	return oauth.TokenResponse{
 		AccessToken: made.pair.Access, TokenType: "Bearer", ExpiresIn: int64(made.pair.Expires.Seconds()),
-		RefreshToken: made.pair.Refresh, Scope: strings.Join(made.pair.Scopes, " "),
-	})
-	return nil
+		RefreshToken: made.pair.Refresh, Scope: strings.Join(made.pair.Scopes, " "), IssuedTokenType: made.kind,
+	}, nil
 }
 
 // tell says in the log whose token it is, and which. The reference is that of the

@@ -54,6 +54,8 @@ type TokenResponse struct {
 	ExpiresIn    int64  `json:"expires_in,omitempty"` // seconds
 	RefreshToken string `json:"refresh_token,omitempty"`
 	Scope        string `json:"scope,omitempty"`
+
+	IssuedTokenType string `json:"issued_token_type,omitempty"` // RFC 8693 §2.2.1
 }
 
 // PushedResponse is the answer to a pushed authorization request (RFC 9126 §2.2).

@@ -11,6 +11,7 @@ package token
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"embed"
 	"errors"
 	"log/slog"
@@ -111,6 +112,19 @@ func (t *Tokens) Start(tx *store.Tx, f Family) (Pair, error) {
 		return Pair{}, err
 	}
 	return t.pair(tx, f, f.Scopes, "")
+}
+
+// Family is a family that has a row and was not revoked.
+func (t *Tokens) Family(tx *store.Tx, workspace, id string) (f Family, found bool, err error) {
+	f = Family{ID: id, Workspace: workspace}
+	var scopes string
+	err = tx.QueryRow(`SELECT user_id, client, consent, scopes, resource, expires_at FROM token_family
+		WHERE workspace = $1 AND id = $2 AND revoked_at IS NULL`, workspace, id).Scan(&f.User, &f.Client, &f.Consent, &scopes, &f.Resource, &f.Ends)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Family{}, false, nil
+	}
+	f.Scopes = strings.Fields(scopes)
+	return f, err == nil, err
 }
 
 // Access signs an access token of a family that has no refresh tokens, and stores
