@@ -40,8 +40,9 @@ type Options struct {
 	Name    string // shown to the person on the consent page; "gatehouse" if empty
 	Version string
 
-	// HTTP carries the requests; http.DefaultTransport if nil. Its redirect
-	// policy and cookies are not used.
+	// HTTP carries the requests; http.DefaultTransport if nil. Servers and issuers
+	// say where to go next: a program that acts for others on a computer with a
+	// network of its own gives a transport that reaches public addresses only.
 	HTTP http.RoundTripper
 
 	// Credentials is the file with registrations and tokens;
@@ -70,7 +71,8 @@ type Options struct {
 
 	// Notify is told what a server says of its own accord while a session is open:
 	// that its tools have changed, a line of its log. It must not wait for the
-	// session. Servers of the era without handshake say nothing unasked.
+	// session. Servers of the era without handshake are asked to tell of changed
+	// lists.
 	Notify func(method string, params json.RawMessage)
 
 	// EndpointOrigins are origins ("https://host") other than its own at which
@@ -129,7 +131,8 @@ func ServerURL(s string) (string, error) {
 	return u.String(), nil
 }
 
-// safeURL accepts https, and http on this computer if that may be meant at all.
+// safeURL accepts https, and this computer, by http too, if that may be meant at
+// all: a server elsewhere has no reason to send us there.
 func safeURL(s string, local bool) (*url.URL, error) {
 	u, err := url.Parse(s)
 	switch {
@@ -139,7 +142,9 @@ func safeURL(s string, local bool) (*url.URL, error) {
 		return nil, errors.New("it must be a web address")
 	case u.User != nil || strings.Contains(s, "#"):
 		return nil, errors.New("it must have neither user name nor fragment")
-	case u.Scheme == "http" && !(local && isLoopback(u)):
+	case isLoopback(u) && !local:
+		return nil, errors.New("it is on this computer")
+	case u.Scheme == "http" && !isLoopback(u):
 		return nil, errors.New("it must use https")
 	}
 	return u, nil

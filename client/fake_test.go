@@ -176,6 +176,8 @@ func (f *fake) mcp(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		answerJSON(w, m.ID, `{"tools":[{"name":"drop"}]}`)
+	case "ping":
+		answerJSON(w, m.ID, `{}`)
 	case "tools/call":
 		answerJSON(w, m.ID, fmt.Sprintf(`{"content":[{"type":"text","text":%q}]}`, mcp.Field(m.Params, "arguments")))
 	default:

@@ -117,3 +117,59 @@ func TestServerSpeaksUnasked(t *testing.T) {
 		t.Error("still listening")
 	}
 }
+
+// A server of the era without handshake is asked to tell what changes.
+func TestModernServerIsAskedForChanges(t *testing.T) {
+	f := newModern(t)
+	say, opened := make(chan string), make(chan string, 10)
+	f.call = func(w http.ResponseWriter, m mcp.Message) {
+		if m.Method != "subscriptions/listen" {
+			answerJSON(w, m.ID, `{}`)
+			return
+		}
+		out := mcp.NewEventWriter(w)
+		out.Message([]byte(`{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"toolsListChanged":true}}}`))
+		opened <- string(mcp.Field(m.Params, "notifications"))
+		out.Message([]byte(<-say))
+	}
+	heard := make(chan string, 2)
+	c := newClient(t)
+	c.opts.Notify = func(method string, _ json.RawMessage) { heard <- method }
+	s, err := c.Connect(short(t), f.server())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := <-opened; got != `{"promptsListChanged":true,"resourcesListChanged":true,"toolsListChanged":true}` {
+		t.Errorf("asked for %s", got)
+	}
+	say <- `{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}`
+	select {
+	case got := <-heard:
+		if got != "notifications/tools/list_changed" {
+			t.Errorf("heard %s", got)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("heard nothing")
+	}
+	if err := s.Ping(short(t)); err != nil {
+		t.Error(err)
+	}
+	<-opened // again, since it ended
+	close(say)
+	s.Close(short(t))
+}
+
+func TestPing(t *testing.T) {
+	f := newFake(t)
+	s, err := signedIn(t, f).Connect(short(t), f.server())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Ping(short(t)); err != nil || f.count("ping") != 1 {
+		t.Errorf("%d pings, %v", f.count("ping"), err)
+	}
+	f.Close()
+	if err := s.Ping(short(t)); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("%v", err)
+	}
+}

@@ -82,6 +82,17 @@ func (s *Session) Info() Info {
 	return s.info
 }
 
+// Ping asks the server whether it is still there, with the token of the moment
+// (R909).
+func (s *Session) Ping(ctx context.Context) error {
+	method := "ping"
+	if s.isModern() {
+		method = "server/discover"
+	}
+	_, err := s.request(ctx, method, nil, nil)
+	return s.explain(err)
+}
+
 // Close tells the server that the session is over. It may not care.
 func (s *Session) Close(ctx context.Context) {
 	s.mu.Lock()
@@ -142,6 +153,7 @@ func (s *Session) greet(ctx context.Context) (modern bool, err error) {
 		}
 		s.hand = hand
 		s.info = Info{Name: r.Server.Name, Title: r.Server.Title, Version: r.Server.Version, Protocol: mcp.Modern, Instructions: r.Instructions}
+		s.listen(ctx)
 		return true, nil
 	}
 	return false, nil

@@ -27,6 +27,7 @@ type stream struct {
 	progress func(Progress)
 
 	last  string        // id of the last event
+	heard int           // events so far
 	retry time.Duration // as the server asked
 }
 
@@ -36,12 +37,12 @@ type stream struct {
 func (st *stream) follow(ctx context.Context, body io.Reader) (json.RawMessage, error) {
 	st.retry = firstRetry
 	for barren := 0; ; barren++ {
-		before := st.last
+		before := st.heard
 		result, answered, err := st.read(ctx, body)
 		if answered {
 			return result, err
 		}
-		if before != st.last {
+		if before != st.heard {
 			barren = 0
 		}
 		if ctx.Err() != nil || st.last == "" || st.hand.modern() || barren == maxResumes {
@@ -75,7 +76,11 @@ func (st *stream) resume(ctx context.Context) (*http.Response, error) {
 	if st.last != "" {
 		req.Header.Set("Last-Event-ID", st.last)
 	}
-	res, err := st.s.do(req)
+	return st.streaming(st.s.do(req))
+}
+
+// streaming is a response that is a stream, or what it is instead.
+func (st *stream) streaming(res *http.Response, err error) (*http.Response, error) {
 	if err == nil && (res.StatusCode != http.StatusOK || !strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream")) {
 		defer func() { _ = res.Body.Close() }()
 		return nil, st.s.refused(res)
@@ -91,6 +96,7 @@ func (st *stream) read(ctx context.Context, r io.Reader) (answer json.RawMessage
 		if err != nil {
 			return nil, false, lost.because(err)
 		}
+		st.heard++
 		if event.ID != "" {
 			st.last = event.ID
 		}
@@ -105,6 +111,7 @@ func (st *stream) read(ctx context.Context, r io.Reader) (answer json.RawMessage
 			return answer, true, err
 		case m.IsRequest() && !st.hand.modern():
 			st.s.respond(ctx, m, st.hand)
+		case m.Method == "notifications/subscriptions/acknowledged": // it has heard us
 		case m.Method != "" && m.Method != "notifications/progress" && st.s.c.opts.Notify != nil:
 			st.s.c.opts.Notify(m.Method, m.Params)
 		case m.Method == "notifications/progress" && st.progress != nil && string(mcp.Field(m.Params, "progressToken")) == string(st.id):
@@ -123,15 +130,19 @@ const listenPatience = 2 * time.Second
 // The caller holds mu.
 func (s *Session) listen(ctx context.Context) {
 	s.stopListening()
-	if s.c.opts.Ask == nil && s.c.opts.Notify == nil {
+	if s.c.opts.Notify == nil && (s.c.opts.Ask == nil || s.hand.modern()) {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done, open := make(chan struct{}), make(chan struct{}, 1)
 	st := &stream{s: s, hand: s.hand, retry: firstRetry}
+	connect := st.resume
+	if s.hand.modern() {
+		connect = st.subscribe
+	}
 	go func() {
 		defer close(done)
-		st.hear(ctx, func() {
+		st.hear(ctx, connect, func() {
 			select {
 			case open <- struct{}{}:
 			default:
@@ -153,19 +164,40 @@ func (s *Session) stopListening() {
 	}
 }
 
+// subscribe asks a server of the era without handshake to say what changes, which
+// it does not do unasked (MCP 2026-07-28 "Subscriptions").
+func (st *stream) subscribe(ctx context.Context) (*http.Response, error) {
+	m, err := st.s.compose("subscriptions/listen", map[string]any{
+		"notifications": map[string]any{"toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true},
+	}, st.hand, false)
+	if err != nil {
+		return nil, err
+	}
+	st.id = m.ID
+	token, err := st.s.token(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	res, err := st.s.post(ctx, m.Encode(), st.hand, headers(m, nil), token)
+	return st.streaming(res, err)
+}
+
 // hear reads the stream and opens it again when it ends, until the server wants no
 // more of that.
-func (st *stream) hear(ctx context.Context, opened func()) {
+func (st *stream) hear(ctx context.Context, connect func(context.Context) (*http.Response, error), opened func()) {
 	for barren := 0; barren < maxResumes; barren++ {
-		res, err := st.resume(ctx)
+		res, err := connect(ctx)
 		if err != nil {
 			return
 		}
 		opened()
-		before := st.last
-		_, _, _ = st.read(ctx, res.Body) // it ends without an answer
+		before := st.heard
+		_, answered, err := st.read(ctx, res.Body)
 		_ = res.Body.Close()
-		if before != st.last {
+		if answered && err != nil { // it said no
+			return
+		}
+		if before != st.heard {
 			barren = 0
 		}
 		select {
