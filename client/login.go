@@ -112,7 +112,7 @@ func (c *Client) authorize(ctx context.Context, s *site, o LoginOptions) (login,
 		return login{}, signInFailed.fail("can't wait for the browser").because(err)
 	}
 	defer back.close()
-	as, err := c.client(ctx, s, known, o, back.redirect())
+	as, err := c.client(ctx, s, known, o, back.redirect(), "authorization_code", "refresh_token")
 	if err != nil {
 		return login{}, err
 	}
@@ -153,8 +153,9 @@ func (s *site) title() string {
 
 // client is who we are at the issuer, in the order of MCP 2025-11-25 "Client
 // Registration Approaches": by hand, by the document that describes us, as
-// registered before for the same redirect, or newly registered (RFC 7591).
-func (c *Client) client(ctx context.Context, s *site, known registration, o LoginOptions, redirect string) (registration, error) {
+// registered before for the same redirect, or newly registered (RFC 7591) for
+// grants.
+func (c *Client) client(ctx context.Context, s *site, known registration, o LoginOptions, redirect string, grants ...string) (registration, error) {
 	switch {
 	case o.ClientID != "":
 		return App{ID: o.ClientID, Secret: o.ClientSecret}.at(s.as, redirect), nil
@@ -167,8 +168,8 @@ func (c *Client) client(ctx context.Context, s *site, known registration, o Logi
 	}
 	method := askFor(s.as)
 	body, err := json.Marshal(oauth.Registration{
-		ClientName: c.opts.Name, RedirectURIs: []string{redirect}, ApplicationType: "native",
-		GrantTypes: []string{"authorization_code", "refresh_token"}, ResponseTypes: []string{"code"}, TokenAuthMethod: method, Scope: s.scope,
+		ClientName: c.opts.Name, RedirectURIs: []string{cmp.Or(redirect, anywhere)}, ApplicationType: "native",
+		GrantTypes: grants, ResponseTypes: []string{"code"}, TokenAuthMethod: method, Scope: s.scope,
 	})
 	if err != nil {
 		return registration{}, err

@@ -51,8 +51,9 @@ func (l login) fresh() bool {
 
 // credentials is the content of the file.
 type credentials struct {
-	Clients map[string]registration `json:"clients"` // by issuer
-	Logins  map[string]login        `json:"logins"`  // by server
+	Clients map[string]registration `json:"clients"`           // by issuer
+	Devices map[string]registration `json:"devices,omitempty"` // by issuer, of LoginDevice
+	Logins  map[string]login        `json:"logins"`            // by server
 }
 
 // DefaultCredentials is gatehouse/credentials.json in the user's configuration
@@ -74,7 +75,7 @@ func (c *Client) file() string {
 
 // load reads the file; a missing one is empty.
 func (c *Client) load() (credentials, error) {
-	cr := credentials{Clients: map[string]registration{}, Logins: map[string]login{}}
+	cr := credentials{Clients: map[string]registration{}, Devices: map[string]registration{}, Logins: map[string]login{}}
 	b, err := os.ReadFile(c.file())
 	if errors.Is(err, fs.ErrNotExist) {
 		return cr, nil
@@ -87,6 +88,9 @@ func (c *Client) load() (credentials, error) {
 	}
 	if cr.Clients == nil {
 		cr.Clients = map[string]registration{}
+	}
+	if cr.Devices == nil {
+		cr.Devices = map[string]registration{}
 	}
 	if cr.Logins == nil {
 		cr.Logins = map[string]login{}

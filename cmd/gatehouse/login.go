@@ -20,18 +20,20 @@ import (
 var needsPerson = problem.Code{
 	Name: "SIGN_IN_NEEDS_A_PERSON", Kind: problem.Unauthenticated,
 	Why: "nobody is at this terminal to open the page",
-	Fix: "run it in a terminal, say --no-browser to print the address and wait, or set GATEHOUSE_TOKEN",
+	Fix: "run it in a terminal, say --device or --no-browser to be shown an address and wait, or set GATEHOUSE_TOKEN",
 }
 
 func (c *cli) loginCommand() *cobra.Command {
-	var noBrowser, asApp bool
+	var noBrowser, device, asApp bool
 	var secretFile, keyFile, keyID string
 	var o client.LoginOptions
 	cmd := &cobra.Command{
 		Use:   "login [SERVER]",
 		Short: "Sign in to an MCP server",
 		Long: `Sign in to an MCP server that is protected by OAuth, a Gatehouse or any other.
-A browser opens; the page that it comes back to is on this computer.
+A browser opens; the page that it comes back to is on this computer. Over SSH,
+or where there is no screen, an address and a code are shown instead: open the
+address on any device and type the code there.
 
 With --as-app nobody is asked: the program signs in for itself, as an app that
 was registered there by hand, with its secret or its key from a file. The token
@@ -39,6 +41,7 @@ is not renewed by itself then; sign in again when it has run out.`,
 		Example: `  gatehouse login localhost:3000
   gatehouse login https://mcp.vendor.example/mcp
   gatehouse login gw.example.org --scope "mcp:read"
+  gatehouse login gw.example.org --device
   gatehouse login gw.example.org --as-app --client-id ID --private-key-file KEY`,
 		Args: needs(0, 1, "the address of an MCP server"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -64,8 +67,19 @@ is not renewed by itself then; sign in again when it has run out.`,
 			if app.Key != nil {
 				return usage.New("a key is for an app that signs in for itself").WithFix("add --as-app")
 			}
-			if !noBrowser && !isTerminal(c.err) {
+			if !noBrowser && !device && !isTerminal(c.err) {
 				return needsPerson.New("can't sign in to %s", server)
+			}
+			if device || !noBrowser && !c.hasScreen() {
+				code := o
+				if !cmd.Flags().Changed("timeout") {
+					code.Timeout = 0 // as long as the code is good
+				}
+				err := c.loginDevice(cmd.Context(), cl, server, code)
+				if device || !errors.Is(err, client.ErrNoDevice) {
+					return err
+				}
+				noBrowser = true // the address can still be carried to one
 			}
 			o.Announce = c.announce
 			if !noBrowser {
@@ -80,6 +94,7 @@ is not renewed by itself then; sign in again when it has run out.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&noBrowser, "no-browser", false, "only print the address to open")
+	f.BoolVar(&device, "device", false, "show a code to type on another device")
 	f.StringVar(&o.Scope, "scope", "", "what to ask for, space separated (default: what the server suggests)")
 	f.StringVar(&o.ClientID, "client-id", "", "id of an app registered there by hand")
 	f.StringVar(&secretFile, "client-secret-file", "", "file with the secret of that app")

@@ -23,6 +23,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/client"
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
+	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
@@ -39,6 +40,8 @@ func TestMain(m *testing.M) {
 //	mistake TEXT WHY COMMAND…  runs one that exits with 2 and says both, in the form of errors
 //	hangup                     tells what runs in the background to read its configuration again
 //	signin SERVER              gatehouse login with a browser whose person agrees
+//	typecode URL allow|deny COMMAND…  runs a command that shows a code, and has a person
+//	                           type it at the server's page and answer the question
 //
 // $PORT is a free port of this computer.
 func TestScripts(t *testing.T) {
@@ -57,7 +60,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_DATA_HOME", env.WorkDir+"/share")
 			return l.Close()
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "code": code, "mistake": mistake, "signin": signin, "hangup": hangup, "until": awaitOutput, "split": split},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "code": code, "mistake": mistake, "signin": signin, "hangup": hangup, "until": awaitOutput, "split": split, "typecode": typeCode(t)},
 	})
 }
 
@@ -136,6 +139,38 @@ func signin(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("%v\n%s", err, &said)
 	}
 	ts.Logf("%s", &said)
+}
+
+// typeCode is a person with a browser on another device, at a server in development
+// mode.
+func typeCode(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, not bool, args []string) {
+		cmd := exec.Command(args[2], args[3:]...)
+		exe, err := exec.LookPath(args[2])
+		ts.Check(err)
+		cmd.Path = exe
+		cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+ts.Getenv("XDG_CONFIG_HOME"))
+		talk, err := cmd.StderrPipe()
+		ts.Check(err)
+		ts.Check(cmd.Start())
+		var said bytes.Buffer
+		code := regexp.MustCompile(`^  [A-Z]{4}-[A-Z]{4}$`)
+		for in := bufio.NewScanner(io.TeeReader(talk, &said)); in.Scan(); {
+			if code.MatchString(in.Text()) {
+				b := apptest.At(t, args[0], "", &apptest.Log{}).Browser()
+				form := apptest.Fields(b.Open("/device").Text)
+				form.Set("user_code", strings.ToLower(in.Text()))
+				form = apptest.Fields(b.Submit("/device/code", form).Text)
+				form.Set("decision", args[1])
+				form.Set("keep", "month")
+				b.Submit("/consent", form)
+			}
+		}
+		if err := cmd.Wait(); (err != nil) != not {
+			ts.Fatalf("%v\n%s", err, &said)
+		}
+		ts.Check(os.WriteFile(ts.MkAbs("said"), said.Bytes(), 0o600))
+	}
 }
 
 // clock is a small MCP server over stdio that nobody has to install.

@@ -101,8 +101,8 @@ func (s *Server) granted(asked oauth.Registration) (granted oauth.Registration, 
 	if len(asked.GrantTypes) == 0 {
 		granted.GrantTypes = []string{grantCode, grantRefresh}
 	}
-	if !slices.Contains(granted.GrantTypes, grantCode) {
-		return granted, oauth.Errorf(oauth.InvalidClientMetadata, "grant_types must contain authorization_code")
+	if !slices.Contains(granted.GrantTypes, grantCode) && !slices.Contains(granted.GrantTypes, grantDevice) {
+		return granted, oauth.Errorf(oauth.InvalidClientMetadata, "grant_types must contain authorization_code, or "+grantDevice)
 	}
 	granted.ResponseTypes, granted.Scope = []string{"code"}, s.promised(asked.Scope)
 	if !slices.Contains(authMethods, asked.TokenAuthMethod) {

@@ -358,7 +358,7 @@ func (p *Pages) Consent(w http.ResponseWriter, r *http.Request, ask authserver.A
 	}
 	var device *views.Device
 	if d := ask.Device; d != nil {
-		device = &views.Device{Code: d.Code, By: d.By, Elsewhere: throttle.Address(ask.From) != throttle.Address(r.RemoteAddr)}
+		device = &views.Device{Code: d.Code, By: d.By, Elsewhere: elsewhere(ask.From, r.RemoteAddr)}
 	}
 	return views.Consent(w, status, views.ConsentView{
 		Page: p.frame(ask.Ref), Request: ask.Flow, CSRF: ask.FormToken,
@@ -401,6 +401,14 @@ func (p *Pages) from(address string) string {
 		return "this computer"
 	}
 	return ""
+}
+
+// elsewhere reports whether a device that asked from one address is known to be on
+// another network than the reader. An address of IPv4 and one of IPv6 say nothing
+// about each other.
+func elsewhere(asked, here string) bool {
+	a, b := throttle.Address(asked), throttle.Address(here)
+	return a != b && strings.Contains(a, ":") == strings.Contains(b, ":")
 }
 
 // ticks are those of the answer that did not count, or what is ticked at first: what

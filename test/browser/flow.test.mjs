@@ -2,7 +2,7 @@
 // code to a token, and every way out on the road.
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import { App, allow, box, deny, launch, owner, serve, setUp, signIn, timeout, until } from './gatehouse.mjs';
+import { App, Device, allow, box, deny, launch, owner, serve, setUp, signIn, timeout, until } from './gatehouse.mjs';
 
 let browser;
 before(async () => { browser = await launch(); });
@@ -102,6 +102,22 @@ for (const javaScriptEnabled of [true, false]) {
       await app.answer(page);
       await page.goBack();
       await page.getByRole('heading', { level: 1, name: 'You didn’t allow it' }).waitFor();
+    });
+
+    test('a device gets its token after its code is typed and the question answered (R914)', async () => {
+      const device = await Device.start(gatehouse);
+      await page.goto(device.complete);
+      assert.equal(await page.getByLabel('Code that the device').inputValue(), device.code);
+      assert.equal((await device.poll(400)).error, 'authorization_pending');
+      await page.getByRole('button', { name: 'Continue' }).click();
+      await allow(page).click(); // waits for the box
+      assert.ok(await allow(page).isVisible());
+      await page.getByRole('checkbox', { name: new RegExp(`^Yes, my device shows ${device.code}`) }).check();
+      await allow(page).click();
+      await page.getByRole('heading', { level: 1, name: 'Done' }).waitFor();
+      assert.equal((await device.poll()).token_type, 'Bearer');
+      await page.goBack();
+      await page.getByRole('heading', { level: 1, name: 'Done' }).waitFor();
     });
 
     test('Back from an app that no longer listens shows the address to copy', async () => {

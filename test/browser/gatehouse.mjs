@@ -169,6 +169,20 @@ export class App {
   }
 }
 
+// Device is a program that shows a code and waits.
+export class Device {
+  static async start(gatehouse, name = 'Claude Code') {
+    const device = Object.assign(new Device(), { gatehouse });
+    const grant = 'urn:ietf:params:oauth:grant-type:device_code';
+    const post = App.prototype.post.bind(device);
+    device.id = (await post('/oauth/register', JSON.stringify({ client_name: name, redirect_uris: ['http://127.0.0.1/callback'], grant_types: [grant, 'refresh_token'] }), 'application/json', 201)).client_id;
+    const asked = await post('/oauth/device', new URLSearchParams({ client_id: device.id }), 'application/x-www-form-urlencoded', 200);
+    Object.assign(device, { code: asked.user_code, complete: asked.verification_uri_complete });
+    device.poll = (status = 200) => post('/oauth/token', new URLSearchParams({ client_id: device.id, grant_type: grant, device_code: asked.device_code }), 'application/x-www-form-urlencoded', status);
+    return device;
+  }
+}
+
 export const box = (page) => page.getByRole('checkbox', { name: /^Yes, I just started this/ });
 export const allow = (page) => page.getByRole('button', { name: 'Allow this app' });
 export const deny = (page) => page.getByRole('button', { name: 'Don’t allow' });

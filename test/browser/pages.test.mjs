@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { mkdir, readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
-import { App, allow, box, deny, launch, owner, serve, signIn, timeout } from './gatehouse.mjs';
+import { App, Device, allow, box, deny, launch, owner, serve, signIn, timeout } from './gatehouse.mjs';
 
 const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const shots = new URL('screenshots/', import.meta.url).pathname;
@@ -165,6 +165,30 @@ test('connected apps, before and after everything is stopped', { timeout }, asyn
   await page.getByRole('button', { name: 'Stop everything' }).click();
   await page.getByText('Nothing is connected now').waitFor();
   await look('me-empty');
+});
+
+test('a device: the code, a wrong one, the question, and the end', { timeout }, async () => {
+  const device = await Device.start(gatehouse);
+  await page.goto(gatehouse.base + '/device');
+  await look('device');
+  await page.getByLabel('Code that the device').fill('BBBB-BBBB');
+  await page.getByRole('button', { name: 'Continue' }).click();
+  await page.getByRole('alert').waitFor();
+  await look('device-wrong');
+  await page.getByLabel('Code that the device').fill(device.code.toLowerCase().replace('-', ' '));
+  await page.getByRole('button', { name: 'Continue' }).click();
+  await page.getByRole('heading', { level: 1, name: 'on another device wants to use' }).waitFor();
+  await look('device-consent');
+  await page.getByRole('checkbox', { name: /^Yes, my device shows/ }).check();
+  await allow(page).click();
+  await page.getByRole('heading', { level: 1, name: 'Done' }).waitFor();
+  await look('device-done');
+  const refused = await Device.start(gatehouse);
+  await page.goto(refused.complete);
+  await page.getByRole('button', { name: 'Continue' }).click();
+  await deny(page).click();
+  await page.getByRole('heading', { level: 1, name: 'You didn’t allow it' }).waitFor();
+  await look('device-denied');
 });
 
 test('not allowed', { timeout }, async () => {
