@@ -37,6 +37,7 @@ type App struct {
 	Lines    []Line    `json:"-"` // what it can do now; only for the person's own page
 
 	ends   *int64
+	coming bool // a code waits for the app
 	client Client
 }
 
@@ -125,7 +126,7 @@ func (a *App) stand(s token.Standing, now, recent int64) {
 	switch {
 	case !a.Ended.IsZero():
 		a.State = Ended
-	case s.Live > 0 && !over:
+	case (s.Live > 0 || a.coming) && !over:
 		a.State = Connected
 	case !over && oauth.RedirectKind(a.Redirect) == oauth.RedirectWeb:
 		a.State = SignedOut
@@ -145,9 +146,11 @@ func at(micros int64) time.Time {
 
 func (s *Server) consents(tx *store.Tx, workspace, user string, recent int64) (apps []App, err error) {
 	rows, err := tx.Query(`SELECT s.id, s.user_id, CASE WHEN s.client_name = '' THEN c.name ELSE s.client_name END, s.client, s.redirect_uri,
-			s.resource, s.scopes, s.granted_at, s.ends_at, COALESCE(s.ended_at, 0), s.reason, c.source
+			s.resource, s.scopes, s.granted_at, s.ends_at, COALESCE(s.ended_at, 0), s.reason, c.source,
+			EXISTS (SELECT 1 FROM authorization_code a WHERE a.consent = s.id AND a.workspace = s.workspace AND a.used_at IS NULL AND a.expires_at > $4)
+			OR EXISTS (SELECT 1 FROM device_code d WHERE d.consent = s.id AND d.workspace = s.workspace AND d.used_at IS NULL AND d.expires_at > $4)
 		FROM consent s JOIN client c ON c.id = s.client
-		WHERE s.workspace = $1 AND (s.user_id = $2 OR $2 = '') AND (s.ended_at IS NULL OR s.ended_at > $3)`, workspace, user, recent)
+		WHERE s.workspace = $1 AND (s.user_id = $2 OR $2 = '') AND (s.ended_at IS NULL OR s.ended_at > $3)`, workspace, user, recent, tx.Now)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +159,7 @@ func (s *Server) consents(tx *store.Tx, workspace, user string, recent int64) (a
 		var a App
 		var scopes string
 		var granted, ended int64
-		if err := rows.Scan(&a.ID, &a.User, &a.Name, &a.Client, &a.Redirect, &a.Resource, &scopes, &granted, &a.ends, &ended, &a.Reason, &a.client.Source); err != nil {
+		if err := rows.Scan(&a.ID, &a.User, &a.Name, &a.Client, &a.Redirect, &a.Resource, &scopes, &granted, &a.ends, &ended, &a.Reason, &a.client.Source, &a.coming); err != nil {
 			return nil, err
 		}
 		a.Scopes, a.Allowed, a.Ended = strings.Fields(scopes), at(granted), at(ended)

@@ -114,7 +114,7 @@ func (s *Server) remember(tx *store.Tx, f flow, m identity.Member, d decision) (
 		WHERE id = $6 AND workspace = $7`,
 		strings.Join(scopes, " "), ends, f.Redirect, f.Client.Name, f.Client.redirects(), c.id, m.Workspace)
 	if err == nil && !principal.CoverAll(scopes, c.scopes) {
-		if err = voidCodes(tx, m.Workspace, c.id); err == nil {
+		if err = voidCodes(tx, m.Workspace, c.id, scopes); err == nil {
 			err = s.Tokens.Narrow(tx, m.Workspace, c.id, scopes)
 		}
 	}
@@ -131,18 +131,48 @@ func without(scopes, refused []string) []string {
 	})
 }
 
-// voidCodes spoils the codes of a consent that are still on their way. Whoever
-// redeems one in this moment is waited for, so that its family is there to revoke.
-func voidCodes(tx *store.Tx, workspace, consent string) error {
-	for _, void := range []string{
-		`UPDATE authorization_code SET expires_at = $1 WHERE workspace = $2 AND consent = $3 AND used_at IS NULL AND expires_at > $1`,
-		`UPDATE device_code SET expires_at = $1 WHERE workspace = $2 AND consent = $3 AND used_at IS NULL AND expires_at > $1`,
+// voidCodes spoils the codes of a consent that are still on their way and stand for
+// more than scopes. Whoever redeems one in this moment is waited for, so that its
+// family is there to revoke.
+func voidCodes(tx *store.Tx, workspace, consent string, scopes []string) error {
+	for _, codes := range []struct{ waiting, void string }{
+		{`SELECT id, scopes FROM authorization_code WHERE workspace = $1 AND consent = $2 AND used_at IS NULL AND expires_at > $3`,
+			`UPDATE authorization_code SET expires_at = $1 WHERE id = $2 AND workspace = $3 AND used_at IS NULL`},
+		{`SELECT id, granted FROM device_code WHERE workspace = $1 AND consent = $2 AND used_at IS NULL AND expires_at > $3`,
+			`UPDATE device_code SET expires_at = $1 WHERE id = $2 AND workspace = $3 AND used_at IS NULL`},
 	} {
-		if _, err := tx.Exec(void, tx.Now, workspace, consent); err != nil {
+		waiting, err := scopesOf(tx, codes.waiting, workspace, consent, tx.Now)
+		if err != nil {
 			return err
+		}
+		for id, has := range waiting {
+			if principal.CoverAll(scopes, has) {
+				continue
+			}
+			if _, err := tx.Exec(codes.void, tx.Now, id, workspace); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// scopesOf are the scopes of the rows that a query finds, by their ids.
+func scopesOf(tx *store.Tx, query string, args ...any) (map[string][]string, error) {
+	rows, err := tx.Query(query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	found := map[string][]string{}
+	for rows.Next() {
+		var id, scopes string
+		if err := rows.Scan(&id, &scopes); err != nil {
+			return nil, err
+		}
+		found[id] = strings.Fields(scopes)
+	}
+	return found, rows.Err()
 }
 
 // withdraw ends a consent with everything that came of it, and reports whether it
@@ -153,7 +183,7 @@ func (s *Server) withdraw(tx *store.Tx, workspace, user, id, reason string) (boo
 	if err != nil || !won {
 		return false, err
 	}
-	if err := voidCodes(tx, workspace, id); err != nil {
+	if err := voidCodes(tx, workspace, id, nil); err != nil {
 		return false, err
 	}
 	_, err = s.Tokens.RevokeConsent(tx, workspace, id, reason)
