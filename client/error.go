@@ -27,6 +27,7 @@ type Error struct {
 	Message string // what could not be done
 	Why     string
 	Fix     string // what to do about it; may be empty
+	Link    string // where a person can do it, as the server says; may be empty
 	Scope   string // scopes that would help, space separated
 	Ref     string // the server's reference of the failure, if it gave one
 	Cause   error

@@ -170,7 +170,7 @@ func told(raw json.RawMessage) *Error {
 	}
 	e := &Error{
 		Kind: ErrTool, Code: clean(w.Code), Message: clean(w.Message), Why: clean(w.Why),
-		Scope: clean(w.Scope), Ref: clean(w.Ref),
+		Scope: clean(w.Scope), Ref: clean(w.Ref), Link: clean(w.Link),
 	}
 	switch w.Status {
 	case http.StatusBadRequest:

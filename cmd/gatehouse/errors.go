@@ -79,7 +79,7 @@ func explain(err error) (problem.Wire, int) {
 	}
 	if e, ok := errors.AsType[*client.Error](err); ok {
 		return problem.Wire{
-			Code: e.Code, Message: e.Message, Why: e.Why, Fix: e.Fix, Scope: e.Scope, Ref: e.Ref, Status: clientKind(e).Status(),
+			Code: e.Code, Message: e.Message, Why: e.Why, Fix: e.Fix, Scope: e.Scope, Ref: e.Ref, Link: e.Link, Status: clientKind(e).Status(),
 		}, clientExit(e)
 	}
 	p := problem.From(err)

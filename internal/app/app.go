@@ -171,7 +171,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.want(c)
 	c.Internet.Allow = c.OutboundAllow
 	h.outbound = outbound.New(c.Internet)
-	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, Version: Version, Codes: Codes}
+	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Vault: h.vault, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, Version: Version, Codes: Codes}
 	h.throttle = &throttle.Throttle{DB: db, Log: h.log, Limits: func(g throttle.Group) throttle.Limit { return limits[g] }}
 	h.oauth = &authserver.Server{
 		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, Vault: h.vault, People: h.people, Authn: h.authn, Mail: letters, Registry: h.registry, Gate: h.gate,
@@ -199,7 +199,7 @@ func (h *house) prepare(ctx context.Context) error {
 		return err
 	}
 	var control []tool.Tool
-	for _, tools := range [][]tool.Tool{h.audit.Tools(), h.tokens.Tools(), h.people.Tools(), h.masterKeyTools(), h.servers.Tools(), h.oauth.Tools()} {
+	for _, tools := range [][]tool.Tool{h.audit.Tools(), h.tokens.Tools(), h.people.Tools(), h.masterKeyTools(), h.servers.Tools(), h.vault.Tools(), h.oauth.Tools()} {
 		control = append(control, tools...)
 	}
 	if err := h.registry.Publish(tool.Control, control); err != nil {

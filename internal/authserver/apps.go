@@ -185,7 +185,7 @@ func (s *Server) Tools() []tool.Tool {
 			Name: "list_apps", Title: "List connected apps", Doc: "List the apps that can act for you, and those that ended within the last 90 days.",
 			Effect: tool.Reads, Caller: principal.Readonly, Scope: "apps:read",
 		}, func(tx *store.Tx, p principal.Principal, _ struct{}) (appsOut, error) {
-			apps, err := s.apps(tx, p.Workspace, whose(p))
+			apps, err := s.apps(tx, p.Workspace, identity.Whose(p))
 			return appsOut{apps}, err
 		}),
 		tool.Define(tool.Def{
@@ -211,17 +211,8 @@ type stoppedOut struct {
 	Stopped int `json:"stopped" jsonschema:"how many apps were ended"`
 }
 
-// whose apps the caller acts on: its own; those of everybody for who has the
-// server itself.
-func whose(p principal.Principal) string {
-	if p.Direct() && p.User == identity.Local {
-		return ""
-	}
-	return p.User
-}
-
 func (s *Server) removeApp(tx *store.Tx, p principal.Principal, in appIn) (App, error) {
-	apps, err := s.apps(tx, p.Workspace, whose(p))
+	apps, err := s.apps(tx, p.Workspace, identity.Whose(p))
 	if err != nil {
 		return App{}, err
 	}
@@ -235,7 +226,7 @@ func (s *Server) removeApp(tx *store.Tx, p principal.Principal, in appIn) (App, 
 // stopEverything ends all consents, and every family, whatever it came of. Consents
 // with which nothing could act any more end as well, and are not counted.
 func (s *Server) stopEverything(tx *store.Tx, p principal.Principal, _ struct{}) (out stoppedOut, err error) {
-	apps, err := s.apps(tx, p.Workspace, whose(p))
+	apps, err := s.apps(tx, p.Workspace, identity.Whose(p))
 	if err != nil {
 		return out, err
 	}
@@ -248,7 +239,7 @@ func (s *Server) stopEverything(tx *store.Tx, p principal.Principal, _ struct{})
 		}
 		out.Stopped++
 	}
-	rest, err := s.consents(tx, p.Workspace, whose(p), 0)
+	rest, err := s.consents(tx, p.Workspace, identity.Whose(p), 0)
 	if err != nil {
 		return out, err
 	}

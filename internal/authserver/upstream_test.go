@@ -356,3 +356,41 @@ func TestDevelopmentModeConnectsAccounts(t *testing.T) {
 		h.sealed(tokens.AccessToken)
 	}, apptest.Dev)
 }
+
+// A person sees their own accounts and no other's, removes one, and everything that
+// needs it says how to connect it again; who has the server sees all.
+func TestAccountsCanBeSeenAndRemoved(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		dana := h.person()
+		erin := h.again(h.bob())
+		client := h.Register()
+		tokens := h.connected(dana, client, "mira", nil)
+		if page := erin.Open("/me/connections"); !strings.Contains(page.Text, "Not connected") || apptest.Fields(page.Text).Get("id") != "" {
+			t.Errorf("erin sees %s", page.Text)
+		}
+		page := dana.Open("/me/connections")
+		form := apptest.Fields(page.Text)
+		if !strings.Contains(page.Text, "write_posts") || form.Get("id") == "" {
+			t.Fatalf("dana sees %s", page.Text)
+		}
+		h.connected(erin, client, "theo", nil)
+		if all := h.Admin("list_connections", "{}").Text; strings.Count(all, `"connected"`) != 2 || apptest.Find(h.k.Tokens()[0], all) != "" {
+			t.Errorf("the operator sees %s", all)
+		}
+		foreign := apptest.Fields(erin.Open("/me/connections").Text)
+		foreign.Set("id", form.Get("id"))
+		if page := erin.Submit("/me/connections/remove", foreign); !strings.Contains(page.Text, "removed already") {
+			t.Errorf("erin removes what is not hers: %s", page.Text)
+		}
+		own(t, h.posts("/mcp", tokens.AccessToken, "knowledge_kb_search"), "mira")
+		if page := dana.Submit("/me/connections/remove", form); !strings.Contains(page.Text, "Not connected") {
+			t.Errorf("removed: %d %s", page.StatusCode, page.Text)
+		}
+		if told := h.result("/mcp", tokens.AccessToken, "knowledge_kb_search", `{"query":""}`); !strings.Contains(told, "CONNECTION_NEEDED") {
+			t.Errorf("told: %s", told)
+		}
+		if n := h.Count(`SELECT count(*) FROM upstream_grant WHERE access IS NULL AND refresh IS NULL`); n != 1 {
+			t.Errorf("%d are wiped", n)
+		}
+	})
+}

@@ -182,3 +182,12 @@ func (p *People) scan(row *sql.Row) (Member, bool, error) {
 	m.Rank = principal.ParseRank(role)
 	return m, err == nil, err
 }
+
+// Whose things the caller acts on: its own; empty, which is everybody's of the
+// workspace, for who has the server itself.
+func Whose(p principal.Principal) string {
+	if p.Direct() && p.User == Local {
+		return ""
+	}
+	return p.User
+}

@@ -25,7 +25,7 @@ import (
 var migrations embed.FS
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{ConnectionUnknown, connectionNeeded, connectionLost, connectionNarrow, hostNotAllowed, providerInvalid, providerFailed, departureUnknown, answerForeign, connectRefused}
+var Codes = []problem.Code{ConnectionUnknown, AccountUnknown, connectionNeeded, connectionLost, connectionNarrow, hostNotAllowed, providerInvalid, providerFailed, departureUnknown, answerForeign, connectRefused}
 
 var (
 	// ConnectionUnknown is the code of a connection that is not there.

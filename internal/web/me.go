@@ -34,6 +34,7 @@ func (p *Pages) me(w http.ResponseWriter, r *http.Request, ref string) error {
 	}
 	return views.Me(w, http.StatusOK, views.MeView{
 		Page: p.frame(ref), CSRF: b.FormToken(), User: b.Member.Email, Done: done[r.URL.Query().Get("done")], Apps: live, Ended: ended,
+		Accounts: len(p.Vault.Names()) > 0,
 	})
 }
 

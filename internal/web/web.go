@@ -26,6 +26,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
+	"github.com/gatehouse-mcp/gatehouse/internal/vault"
 	"github.com/gatehouse-mcp/gatehouse/internal/web/views"
 )
 
@@ -35,6 +36,7 @@ type Pages struct {
 	People     *identity.People
 	Authn      *authn.Authn
 	AuthServer *authserver.Server
+	Vault      *vault.Vault
 	Gate       *gate.Gate
 	Registry   *tool.Registry
 	Log        *slog.Logger
@@ -57,6 +59,8 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 	mux.Handle("POST /setup", p.page(p.makeOwner))
 	mux.Handle("GET /me", p.page(p.me))
 	mux.Handle("POST /me/remove", p.page(p.removeApp))
+	mux.Handle("GET /me/connections", p.page(p.connections))
+	mux.Handle("POST /me/connections/remove", p.page(p.removeConnection))
 	mux.Handle("GET /me/stop", p.page(p.askStop))
 	mux.Handle("POST /me/stop", p.page(p.stopEverything))
 	mux.Handle("POST /me/sign-out", p.page(p.signOutEverywhere))
@@ -466,6 +470,7 @@ var controls = map[string]string{
 	"audit:read":    "See what every app did",
 	"security:read": "See which keys sign access tokens",
 	"servers:read":  "See which servers there are",
+	"services:read": "See at which services your accounts are connected",
 }
 
 // Connect draws the page from which a person goes to a provider.

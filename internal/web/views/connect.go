@@ -25,6 +25,7 @@ func Connect(w http.ResponseWriter, status int, v ConnectView) error {
 
 // Connection is an account of the reader's at a service.
 type Connection struct {
+	ID        string // of what it granted; empty where none is connected
 	Name      string
 	State     string // connected, lost, or empty: none
 	Reason    string // why it is lost

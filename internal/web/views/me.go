@@ -38,6 +38,8 @@ type MeView struct {
 	Done  string // what was just done, as a sentence; empty if nothing
 	Apps  []App
 	Ended []EndedApp // within the last 90 days
+
+	Accounts bool // are there services at which people have accounts?
 }
 
 // Me draws forms that post csrf, with the id of an app to /me/remove and alone to
