@@ -60,9 +60,9 @@ func TestServerSpeaksUnasked(t *testing.T) {
 	f.override["/mcp"] = func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
 		case http.MethodGet:
+			opened <- r.Header.Get("Last-Event-ID")
 			out := mcp.NewEventWriter(w)
 			out.Send(mcp.Event{ID: "e1"})
-			opened <- r.Header.Get("Last-Event-ID")
 			select {
 			case text := <-say:
 				out.Send(mcp.Event{ID: "e2", Data: []byte(text)})
@@ -127,9 +127,9 @@ func TestModernServerIsAskedForChanges(t *testing.T) {
 			answerJSON(w, m.ID, `{}`)
 			return
 		}
+		opened <- string(mcp.Field(m.Params, "notifications"))
 		out := mcp.NewEventWriter(w)
 		out.Message([]byte(`{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"toolsListChanged":true}}}`))
-		opened <- string(mcp.Field(m.Params, "notifications"))
 		out.Message([]byte(<-say))
 	}
 	heard := make(chan string, 2)

@@ -36,6 +36,12 @@ type stream struct {
 // 2025-11-25 transports, "Resumability and Redelivery").
 func (st *stream) follow(ctx context.Context, body io.Reader) (json.RawMessage, error) {
 	st.retry = firstRetry
+	var res *http.Response // of the connection after the first
+	defer func() {
+		if res != nil {
+			_ = res.Body.Close()
+		}
+	}()
 	for barren := 0; ; barren++ {
 		before := st.heard
 		result, answered, err := st.read(ctx, body)
@@ -53,11 +59,13 @@ func (st *stream) follow(ctx context.Context, body io.Reader) (json.RawMessage, 
 			return nil, ctx.Err()
 		case <-time.After(min(st.retry, maxRetry)):
 		}
-		res, rerr := st.resume(ctx)
-		if rerr != nil {
+		if res != nil {
+			_ = res.Body.Close()
+		}
+		var gone error
+		if res, gone = st.resume(ctx); gone != nil {
 			return nil, err // why it broke off says more
 		}
-		defer func() { _ = res.Body.Close() }() // at most maxResumes are open
 		body = res.Body
 	}
 }
@@ -149,7 +157,7 @@ func (s *Session) listen(ctx context.Context) {
 			}
 		})
 	}()
-	s.deaf = func() { cancel(); <-done }
+	s.deaf = cancel
 	select { // what the server says before is lost
 	case <-open:
 	case <-done:

@@ -229,6 +229,9 @@ func TestBrokenServers(t *testing.T) {
 		{"403 instead of 401", mcpStatus(func(r *http.Request) bool {
 			return r.Method == "POST" && r.Header.Get("Authorization") == ""
 		}, 403), Fault, "no-token"},
+		{"first message for anybody", mcpStatus(func(r *http.Request) bool {
+			return r.Method == "POST" && r.Header.Get("Origin") == "" && r.Host != "stranger.example"
+		}, 200), Warning, "no-token"},
 		{"challenge without metadata", func(f *fake) {
 			f.challenge = func(r *http.Request) string {
 				if r.Header.Get("Authorization") != "" {
