@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -34,15 +34,18 @@ async function listen(handler) {
   return { server, port: server.address().port };
 }
 
-// serve starts GATEHOUSE_BIN and waits until it answers.
-export async function serve() {
+// serve starts GATEHOUSE_BIN and waits until it answers. configure is what its
+// configuration file holds, made of its address.
+export async function serve(configure) {
   const bin = process.env.GATEHOUSE_BIN;
   assert.ok(bin, 'set GATEHOUSE_BIN to the binary: go build -o /tmp/gatehouse ./cmd/gatehouse');
   const { server, port } = await listen();
   await new Promise((done) => server.close(done));
   const dir = await mkdtemp(path.join(tmpdir(), 'gatehouse-browser-'));
   const gatehouse = { base: `http://localhost:${port}`, log: '' };
-  const child = spawn(bin, ['serve', '--listen', `localhost:${port}`, '--data-dir', dir], {
+  const config = path.join(dir, 'gatehouse.yaml');
+  if (configure) await writeFile(config, await configure(gatehouse.base));
+  const child = spawn(bin, ['serve', '--listen', `localhost:${port}`, '--data-dir', dir, ...(configure ? ['--config', config] : [])], {
     env: { PATH: process.env.PATH, HOME: dir }, stdio: ['ignore', 'pipe', 'pipe'],
   });
   for (const out of [child.stdout, child.stderr]) out.on('data', (text) => { gatehouse.log += text; });

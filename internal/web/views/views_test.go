@@ -142,6 +142,25 @@ func drawings(t testing.TB, s string) []drawing {
 				{ID: "cns_2", Client: web, Allowed: time.Hour, SignedOut: true, Replayed: time.Hour},
 			}, Ended: []EndedApp{{s, time.Hour, "you removed it"}}})
 		}},
+		{"connect", func(w http.ResponseWriter) error {
+			return Connect(w, 200, ConnectView{Page: p, User: s, Name: s, At: s, URL: "https://login.crm.example/authorize?state=x&scope=a+b", Waits: true, App: s})
+		}},
+		{"connect again", func(w http.ResponseWriter) error {
+			return Connect(w, 200, ConnectView{Page: bare, User: "dana@acme.dev", Name: "crm", At: "login.crm.example", URL: "https://login.crm.example/authorize?state=x"})
+		}},
+		{"connect done", func(w http.ResponseWriter) error {
+			return Connect(w, 200, ConnectView{Page: bare, User: "dana@acme.dev", Name: "crm"})
+		}},
+		{"connections", func(w http.ResponseWriter) error {
+			return Connections(w, 200, ConnectionsView{Page: p, CSRF: s, User: s, Done: s, Connections: []Connection{
+				{ID: "ugr_1", Name: "crm", State: "connected", Scopes: []string{s, "records.write"}, Connected: 50 * time.Hour, Used: time.Minute, Servers: []string{"crm", "crm-reports"}},
+				{ID: "ugr_2", Name: "knowledge", State: "lost", Reason: s, Connected: time.Hour, Servers: []string{"knowledge"}},
+				{Name: "tickets"},
+			}})
+		}},
+		{"connections none", func(w http.ResponseWriter) error {
+			return Connections(w, 200, ConnectionsView{Page: bare, CSRF: s, User: s})
+		}},
 		{"me empty", func(w http.ResponseWriter) error { return Me(w, 200, MeView{Page: bare, CSRF: s, User: s}) }},
 		{"stop", func(w http.ResponseWriter) error {
 			return Stop(w, 200, StopView{Page: p, CSRF: s, User: s, Apps: []App{{ID: "cns_1", Client: loopback}, {ID: "cns_2", Client: web}}})
@@ -278,7 +297,7 @@ func TestSecurityHeadersAreOnEveryPage(t *testing.T) {
 				t.Errorf("%s: %s is %q, not %q", d.name, name, got, want)
 			}
 		}
-		inFlow := !regexp.MustCompile("^(setup|home|me|stop)").MatchString(d.name)
+		inFlow := !regexp.MustCompile("^(setup|home|me|stop|connections)").MatchString(d.name)
 		if got := h.Get("Cross-Origin-Opener-Policy"); inFlow != (got == "") {
 			t.Errorf("%s: Cross-Origin-Opener-Policy is %q", d.name, got)
 		}
