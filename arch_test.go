@@ -55,7 +55,7 @@ var floors = []struct {
 	{5, "authn", "audit identity issuer jwks mail oauth request token"},
 	{5, "vault", "audit gate identity oauth seal token"},
 	{7, "upstream", "mcp seal"},
-	{7, "authserver", "audit authn gate identity jwks mail oauth outbound request seal throttle token vault"},
+	{7, "authserver", "audit authn gate identity issuer jwks mail oauth outbound request seal throttle token vault"},
 	{7, "web/views", ""},
 	{8, "mcpserver", "authn gate mcp oauth request seal"},
 	{8, "web", "authn authserver gate identity mcp oauth request throttle vault web/views"},

@@ -178,7 +178,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 		Pages: h.pages, Throttle: h.throttle, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, POC: c.POC && c.Dev,
 		Registration: func() bool { return h.live.Load().Registration == "open" },
 		Documents:    func() authserver.Documents { return h.live.Load().clientDocuments() }, Outbound: h.outbound, Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
-		RequireResource: c.RequireResource, External: c.External.Issuers, Prefix: families[c.EndpointStyle],
+		RequireResource: c.RequireResource, External: c.External.Issuers, Trusted: c.trustedParties(), Prefix: families[c.EndpointStyle],
 	}
 	h.pages.AuthServer = h.oauth
 	h.mcp = &mcpserver.Server{

@@ -56,6 +56,7 @@ type Config struct {
 
 	Servers   map[string]upstream.Spec  // by name
 	Providers map[string]vault.Provider // by name
+	Trusted   map[string]Trusted        // by name
 
 	// Internet is no setting: what names mean and whose certificates count, where
 	// that is not the system's word. Its Allow is OutboundAllow.
@@ -232,6 +233,11 @@ var settings = []setting{
 		key: "providers", field: func(c *Config) any { return &c.Providers }, absent: "no server gets a credential",
 		example: "\n  crm:\n    issuer: https://login.crm.example\n    client_id: gatehouse\n    client_secret_file: /etc/gatehouse/crm.secret\n    scopes: [profile]\n    write_scopes: [records.write]\n    hosts: [mcp.crm.example, api.crm.example]",
 		doc:     "Authorization servers at which people connect their accounts, by name; the gateway is a client there, registered with the redirect URI ISSUER_URL/connect/NAME/callback. Each has an issuer, whose metadata is read, or authorize_url and token_url; client_id, and client_secret or client_secret_file, shown as client_auth says (basic, post); scopes to ask for, and read_scopes, write_scopes, admin_scopes without which tools of that kind are not called; params of the authorization request; and hosts, HOST or HOST:PORT, to which alone a credential goes.",
+	},
+	{
+		key: "trusted_issuers", field: func(c *Config) any { return &c.Trusted }, absent: "nobody's word is taken",
+		example: "\n  acme:\n    kind: id-jag\n    issuer: https://login.acme.example\n    clients: [0b6f1c9e-5a52-4a3a-9f1e-7f0d2c1b8a11]\n    members: {00u1a2b3: dana@acme.example}\n  builds:\n    kind: workload\n    issuer: https://token.actions.githubusercontent.com\n    subject: repo:acme/app:*\n    claims: {ref: refs/heads/main}\n    account: builder",
+		doc:     "Issuers whose word counts in place of a sign-in or a secret, by name (grant type jwt-bearer). Of the kind id-jag, an identity provider that lets an app act for a member: clients are the apps that may bring its assertions, members says who is who by its subject, match_email takes addresses that it has verified. Of the kind workload, a platform that says which program is calling: account is the service account that the program is, if its token has the subject (a * at its end stands for anything), the claims and the audience (our issuer unless said otherwise). Keys come from its metadata, from jwks_uri or from jwks_file.",
 	},
 }
 
@@ -416,7 +422,7 @@ func (s setting) isList() bool {
 // can hold.
 func (s setting) isMapping() bool {
 	switch s.field(&Config{}).(type) {
-	case *map[string]upstream.Spec, *map[string]string, *map[string]vault.Provider:
+	case *map[string]upstream.Spec, *map[string]string, *map[string]vault.Provider, *map[string]Trusted:
 		return true
 	}
 	return false

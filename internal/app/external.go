@@ -6,7 +6,6 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/issuer"
-	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 )
@@ -27,8 +26,7 @@ type External struct {
 func (l *loading) judgeExternal() {
 	e := l.External
 	for _, address := range e.Issuers {
-		kind := oauth.RedirectKind(address)
-		if kind != oauth.RedirectWeb && kind != oauth.RedirectLoopback || strings.ContainsAny(address, "?#@") {
+		if !isIssuer(address) {
 			l.wrong("external.issuers", hidePassword(address)+" is not an address like https://login.example.org")
 		}
 	}

@@ -243,19 +243,13 @@ func (s *Server) stopEverything(tx *store.Tx, p principal.Principal, _ struct{})
 	if err != nil {
 		return out, err
 	}
-	users := map[string]bool{}
 	for _, a := range rest {
 		if _, err := s.withdraw(tx, p.Workspace, a.User, a.ID, reasonStopped); err != nil {
 			return out, err
 		}
-		users[a.User] = true
 	}
-	for user := range users {
-		if _, err := s.Tokens.RevokeUser(tx, p.Workspace, user, reasonStopped); err != nil {
-			return out, err
-		}
-	}
-	return out, nil
+	_, err = s.Tokens.RevokeUser(tx, p.Workspace, whose(p), reasonStopped) // also what came of no consent
+	return out, err
 }
 
 // end withdraws one consent and records it.

@@ -75,6 +75,7 @@ type Server struct {
 	ExactRedirects  bool             // may a program not listen on another port than it registered? (C10)
 	RequireResource bool             // must a client say for which endpoint it asks? (C13)
 	Prefix          string           // which family of paths the metadata names (C01)
+	Trusted         []Trusted        // whose word counts in place of a sign-in or a secret
 	External        []string         // issuers that are the authorization servers instead of this one (R517)
 
 	walk     walk               // of Sweep
@@ -276,7 +277,8 @@ func (s *Server) Metadata() oauth.ServerMetadata {
 		ScopesSupported:       append(s.Registry.Scopes(), "offline_access"),
 		ResponseTypes:         []string{"code"},
 		ResponseModes:         []string{"query"}, // C05
-		GrantTypes:            grantNames(),
+		GrantTypes:            s.grantNames(),
+		GrantProfiles:         s.grantProfiles(),
 		TokenAuthMethods:      authMethods,
 		TokenSigningAlgs:      jwks.Algorithms,
 		RevocationAuthMethods: authMethods,

@@ -29,6 +29,7 @@ type Client struct {
 
 	keys    string                   // public ones of a client that signs, as a JWK Set
 	service *identity.ServiceAccount // if it is one
+	brought *brought                 // what it has along that others signed
 }
 
 // The ways a client can authenticate (RFC 7591 §2).
@@ -85,7 +86,7 @@ func (s *Server) serviceClient(tx *store.Tx, id string) (Client, bool, error) {
 		return Client{}, false, err
 	}
 	c := Client{
-		ID: a.ID, Name: a.Name, Grants: []string{grantOwn, grantExchange}, AuthMethod: authPost, Source: fromOperator, Approved: true,
+		ID: a.ID, Name: a.Name, Grants: []string{grantOwn, grantExchange, grantBearer}, AuthMethod: authPost, Source: fromOperator, Approved: true,
 		secretHash: a.SecretHash, keys: a.Keys, service: &a,
 	}
 	if a.Keys != "" {
@@ -105,6 +106,7 @@ func badClient(why string) *oauth.Error {
 type presented struct {
 	id, secret string
 	signed     *assertion
+	brought    *brought // what others signed, beside it or, for a workload, in place of it
 }
 
 // present reads what the client that posted the form shows of itself. It comes
@@ -141,10 +143,15 @@ func (s *Server) present(r *http.Request, form url.Values) (presented, error) {
 
 // authenticate finds out which client presented that (attacks 41–44).
 func (s *Server) authenticate(tx *store.Tx, p presented) (Client, error) {
-	c, found, err := s.client(tx, p.id)
-	if err != nil {
+	c, found, err := s.workload(tx, p)
+	if found || err != nil {
+		c.brought = p.brought
+		return c, err
+	}
+	if c, found, err = s.client(tx, p.id); err != nil {
 		return Client{}, err
 	}
+	c.brought = p.brought
 	if !found {
 		return Client{}, badClient("there is no such client")
 	}

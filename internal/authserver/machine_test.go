@@ -59,11 +59,17 @@ func (s signer) sign(t *testing.T, issuer string, change map[string]any) string 
 	claims := map[string]any{"iss": s.id, "sub": s.id, "aud": issuer, "iat": now, "exp": now + 60, "jti": rand.Text()}
 	maps.Copy(claims, change)
 	maps.DeleteFunc(claims, func(_ string, v any) bool { return v == nil })
+	return s.signAs(t, "JWT", claims)
+}
+
+// signAs signs claims as they are, under a type.
+func (s signer) signAs(t *testing.T, typ string, claims map[string]any) string {
+	t.Helper()
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		t.Fatal(err)
 	}
-	with, err := jose.NewSigner(jose.SigningKey{Algorithm: s.alg, Key: s.key}, (&jose.SignerOptions{}).WithType("JWT"))
+	with, err := jose.NewSigner(jose.SigningKey{Algorithm: s.alg, Key: s.key}, (&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
 	if err != nil {
 		t.Fatal(err)
 	}

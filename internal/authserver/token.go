@@ -28,6 +28,7 @@ const (
 	grantRefresh  = "refresh_token"
 	grantOwn      = "client_credentials"
 	grantExchange = "urn:ietf:params:oauth:grant-type:token-exchange"
+	grantBearer   = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 )
 
 // A grant turns what a client presents into tokens. What all grants share, the
@@ -46,10 +47,15 @@ func grants() []grant {
 		{grantOwn, false, (*Server).redeemOwn},
 		{grantDevice, true, (*Server).redeemDevice},
 		{grantExchange, false, (*Server).redeemExchange},
+		{grantBearer, false, (*Server).redeemBearer},
 	}
 }
 
-func grantNames() []string { return namesOf(func(grant) bool { return true }) }
+// grantNames are those that are served: the JWT bearer grant where somebody's word is
+// trusted (R105).
+func (s *Server) grantNames() []string {
+	return namesOf(func(g grant) bool { return g.name != grantBearer || len(s.Trusted) > 0 })
+}
 
 // openGrants are those that a client gets by registering itself.
 func openGrants() []string { return namesOf(func(g grant) bool { return g.open }) }
@@ -92,6 +98,9 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 // in one transaction with its event.
 func (s *Server) issued(r *http.Request, form url.Values, ref string) (answer oauth.TokenResponse, err error) {
 	shown, err := s.present(r, form)
+	if err == nil {
+		shown.brought, err = s.bring(r.Context(), form)
+	}
 	if err != nil {
 		return answer, err
 	}
@@ -169,9 +178,9 @@ func (s *Server) redeem(tx *store.Tx, c Client, form url.Values) (issue, error) 
 	switch {
 	case name == "":
 		return issue{}, oauth.Errorf(oauth.InvalidRequest, "grant_type is missing")
-	case i < 0:
+	case !slices.Contains(s.grantNames(), name):
 		return issue{}, oauth.Errorf(oauth.UnsupportedGrantType, "there is no grant type %.40q", name)
-	case !slices.Contains(c.Grants, name):
+	case !slices.Contains(c.Grants, name) && !s.mayBring(c):
 		return issue{}, oauth.Errorf(oauth.UnauthorizedClient, "the client did not register for %s", name)
 	}
 	made, err := grants()[i].redeem(s, tx, c, form)

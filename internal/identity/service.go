@@ -66,6 +66,12 @@ func (p *People) ServiceClient(tx *store.Tx, id string) (ServiceAccount, bool, e
 	return scanService(tx.QueryRow(`SELECT `+serviceColumns+` FROM service_account WHERE id = $1 AND status = 'active'`, id))
 }
 
+// ServiceByName finds an active service account of a workspace by its name.
+func (p *People) ServiceByName(tx *store.Tx, workspace, name string) (ServiceAccount, bool, error) {
+	return scanService(tx.QueryRow(`SELECT `+serviceColumns+` FROM service_account
+		WHERE workspace = $1 AND name = $2 AND status = 'active'`, workspace, name))
+}
+
 // Used notes that a service account got a token, to the minute: a program that asks
 // for many changes nothing each time.
 func (p *People) Used(tx *store.Tx, a ServiceAccount) error {

@@ -15,6 +15,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -76,6 +77,17 @@ func New(url string, hc *http.Client) *Issuer {
 	i.keys = &jwks.Source{Fetch: i.fetch}
 	return i
 }
+
+// Reachable reports whether an address may be asked for anything that is believed:
+// over TLS, or on this computer.
+func Reachable(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && u.Hostname() != "" && u.User == nil && (u.Scheme == "https" || u.Scheme == "http" && oauth.IsLoopback(address))
+}
+
+// Keyed is an issuer whose keys are elsewhere than its metadata says, or that
+// publishes none.
+func Keyed(url string, keys *jwks.Source) *Issuer { return &Issuer{URL: url, keys: keys} }
 
 // Verify checks the form, type, algorithm, key and signature of a JWT, and that it
 // is the issuer's (RFC 8725 §3). What typ may be says types; "" stands for none.
@@ -152,7 +164,7 @@ func (i *Issuer) get(ctx context.Context, address string) ([]byte, error) {
 // send asks for a JSON document of bounded length, over TLS or on this computer.
 func (i *Issuer) send(r *http.Request) ([]byte, error) {
 	address := r.URL.String()
-	if kind := oauth.RedirectKind(address); kind != oauth.RedirectWeb && kind != oauth.RedirectLoopback {
+	if !Reachable(address) {
 		return nil, fmt.Errorf("%q is neither https nor on this computer", address)
 	}
 	r.Header.Set("Accept", "application/json")

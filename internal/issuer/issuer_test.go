@@ -131,3 +131,15 @@ func TestMetadataOfAnotherIssuerIsNotFollowed(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What is believed comes over TLS, or from this computer (RFC 8414 §2).
+func TestReachable(t *testing.T) {
+	for address, want := range map[string]bool{
+		"https://idp.example.org/realm": true, "http://localhost:8080": true, "http://127.0.0.1:1/keys": true,
+		"http://idp.example.org": false, "https://": false, "ftp://localhost": false, "https://dana:secret@idp.example.org": false, "http://localhost.evil.example": false, "": false,
+	} {
+		if issuer.Reachable(address) != want {
+			t.Errorf("%q: %v", address, !want)
+		}
+	}
+}

@@ -25,6 +25,7 @@ type ServerMetadata struct {
 	ResponseTypes         []string `json:"response_types_supported"`
 	ResponseModes         []string `json:"response_modes_supported,omitempty"`
 	GrantTypes            []string `json:"grant_types_supported,omitempty"`
+	GrantProfiles         []string `json:"authorization_grant_profiles_supported,omitempty"` // ID-JAG
 	TokenAuthMethods      []string `json:"token_endpoint_auth_methods_supported,omitempty"`
 	TokenSigningAlgs      []string `json:"token_endpoint_auth_signing_alg_values_supported,omitempty"` // with private_key_jwt
 	RevocationAuthMethods []string `json:"revocation_endpoint_auth_methods_supported,omitempty"`

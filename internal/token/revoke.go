@@ -30,11 +30,12 @@ func (t *Tokens) RevokeConsent(tx *store.Tx, workspace, consent, reason string) 
 		WHERE workspace = $3 AND consent = $4 AND revoked_at IS NULL RETURNING id`, tx.Now, reason, workspace, consent)
 }
 
-// RevokeUser revokes every family of a member and says how many there were. The
-// member's own id is not revoked: what the member allows afterwards works.
+// RevokeUser revokes every family of a member, or of the whole workspace if user is
+// empty, and says how many there were. The member's own id is not revoked: what the
+// member allows afterwards works.
 func (t *Tokens) RevokeUser(tx *store.Tx, workspace, user, reason string) (int, error) {
 	return t.revokeFamilies(tx, `UPDATE token_family SET revoked_at = $1, reason = $2
-		WHERE workspace = $3 AND user_id = $4 AND revoked_at IS NULL RETURNING id`, tx.Now, reason, workspace, user)
+		WHERE workspace = $3 AND (user_id = $4 OR $4 = '') AND revoked_at IS NULL RETURNING id`, tx.Now, reason, workspace, user)
 }
 
 // RevokeClient revokes every family of a client, in all workspaces, and all their
