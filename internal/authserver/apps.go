@@ -248,7 +248,7 @@ func (s *Server) stopEverything(tx *store.Tx, p principal.Principal, _ struct{})
 			return out, err
 		}
 	}
-	_, err = s.Tokens.RevokeUser(tx, p.Workspace, whose(p), reasonStopped) // also what came of no consent
+	_, err = s.Tokens.RevokeUser(tx, p.Workspace, identity.Whose(p), reasonStopped) // also what came of no consent
 	return out, err
 }
 
