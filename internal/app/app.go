@@ -176,7 +176,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.oauth = &authserver.Server{
 		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, Vault: h.vault, People: h.people, Authn: h.authn, Mail: letters, Registry: h.registry, Gate: h.gate,
 		Pages: h.pages, Throttle: h.throttle, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, POC: c.POC && c.Dev,
-		Registration: func() bool { return h.live.Load().Registration == "open" },
+		Registration: func() string { return h.live.Load().Registration },
 		Documents:    func() authserver.Documents { return h.live.Load().clientDocuments() }, Outbound: h.outbound, Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
 		RequireResource: c.RequireResource, External: c.External.Issuers, Trusted: c.trustedParties(), Prefix: families[c.EndpointStyle],
 	}
@@ -207,6 +207,7 @@ func (h *house) prepare(ctx context.Context) error {
 	}
 	for _, open := range []func(context.Context) error{
 		h.audit.Open, h.throttle.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.vault.Open, h.oauth.Open, h.servers.Open, h.mcp.Open, h.recover,
+		func(ctx context.Context) error { return h.follow(ctx, h.config) },
 	} {
 		if err := open(ctx); errors.Is(err, seal.ErrOtherKey) {
 			return masterKeyUnusable.New("the master key %s can't be used", h.config.MasterKeyFile).

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/outbound"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
@@ -43,6 +44,7 @@ type Config struct {
 
 	IssuerURL       string
 	Registration    string
+	Clients         map[string]authserver.FileClient // by id
 	CIMD            string
 	CIMDAllow       []string
 	CIMDDocuments   map[string]string // by address, as JSON
@@ -160,8 +162,13 @@ var settings = []setting{
 		doc: "For whom access tokens are random text that says nothing and is looked up at each node, in place of JWTs: names of servers, mcp for the endpoint of all servers, ids of clients, or all.",
 	},
 	{
-		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "off"}, live: true,
-		doc: "May an app register itself? With off, only those that are registered already can connect.",
+		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "token", "off"}, live: true,
+		doc: "May an app register itself? With token, if it brings a token of gatehouse clients token add; with off, only those can connect that are registered already, that stand in clients, or that gatehouse clients add has added.",
+	},
+	{
+		key: "clients", field: func(c *Config) any { return &c.Clients }, absent: "only those that register, or that gatehouse clients add has added", live: true,
+		example: "\n  intranet:\n    name: Intranet\n    redirect_uris: [https://intranet.example.org/callback]\n    secret_file: /etc/gatehouse/intranet.secret",
+		doc:     "OAuth clients by their id, approved because they stand here. Each has a name and redirect_uris; one with a secret_file, or a secret from ${env:NAME} or ${file:NAME}, authenticates with it. What stands here changes here only.",
 	},
 	{
 		key: "cimd", field: func(c *Config) any { return &c.CIMD }, preset: "open", oneOf: []string{"off", "allowlist", "open"}, live: true,
@@ -422,7 +429,7 @@ func (s setting) isList() bool {
 // can hold.
 func (s setting) isMapping() bool {
 	switch s.field(&Config{}).(type) {
-	case *map[string]upstream.Spec, *map[string]string, *map[string]vault.Provider, *map[string]Trusted:
+	case *map[string]upstream.Spec, *map[string]string, *map[string]vault.Provider, *map[string]Trusted, *map[string]authserver.FileClient:
 		return true
 	}
 	return false
@@ -530,6 +537,7 @@ func (l *loading) complete() {
 	}
 	l.judgeSchemes()
 	l.judgeDocuments()
+	l.judgeClients()
 	switch {
 	case c.TLSCertFile == "" && c.TLSKeyFile != "":
 		l.wrong("tls.cert_file", "a key needs its certificate; name the file")

@@ -123,7 +123,7 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"http for a scheme", nil, []string{"GATEHOUSE_REDIRECT_SCHEMES=http"}, "http is not a scheme"},
 		{"a scheme in upper case", nil, []string{"GATEHOUSE_REDIRECT_SCHEMES=Cursor"}, "Cursor is not a scheme"},
 		{"a scheme with slashes", nil, []string{"GATEHOUSE_REDIRECT_SCHEMES=cursor://"}, "cursor:// is not a scheme"},
-		{"registration by whom", nil, []string{"GATEHOUSE_REGISTRATION=maybe"}, "it is one of open, off"},
+		{"registration by whom", nil, []string{"GATEHOUSE_REGISTRATION=maybe"}, "it is one of open, token, off"},
 		{"PostgreSQL without a key", map[string]string{"database": "postgres://localhost/db"}, nil, "master_key_file: with PostgreSQL every node needs the same key"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 )
 
 // documents takes the documents of apps that the file pins: names of files, or the
@@ -51,6 +52,77 @@ func (l *loading) documents(s setting, n *yaml.Node) {
 		}
 		l.CIMDDocuments[address.Value] = string(text)
 	}
+}
+
+// clients takes the clients that are known because they stand in the file.
+func (l *loading) clients(s setting, n *yaml.Node) {
+	if isNull(n) {
+		return
+	}
+	l.Clients = map[string]authserver.FileClient{}
+	for id, value := range l.pairs(n, s.key+".") {
+		key := s.key + "." + id.Value
+		l.Source.origins[key] = l.at(id)
+		before := len(l.faults)
+		if c := l.client(value, key); len(l.faults) == before {
+			l.Clients[id.Value] = c
+		}
+	}
+}
+
+func (l *loading) client(n *yaml.Node, key string) (c authserver.FileClient) {
+	members := []string{"name", "redirect_uris", "secret", "secret_file"}
+	for member, value := range l.pairs(n, key+".") {
+		path := key + "." + member.Value
+		if !slices.Contains(members, member.Value) {
+			l.wrongAt(member, path, " is not a setting"+didYouMean(member.Value, members))
+			continue
+		}
+		texts, made, ok := l.texts(value, path)
+		switch {
+		case !ok:
+		case member.Value == "redirect_uris":
+			c.Redirects = texts
+		case len(texts) != 1:
+			l.wrongAt(value, path, ": it takes one value")
+		case member.Value == "name":
+			c.Name = texts[0]
+		case member.Value == "secret" && !made:
+			l.wrongAt(value, path, ": a secret does not stand in the file itself; say ${env:NAME} or ${file:NAME}, or use secret_file")
+		case member.Value == "secret":
+			c.Secret = seal.Hide(texts[0])
+		default:
+			text, err := readFile(l.beside("_file", texts[0]))
+			if err != nil {
+				l.wrongAt(value, path, fmt.Sprintf(": %s can't be read: %v", texts[0], cause(err)))
+				continue
+			}
+			c.Secret = seal.Hide(strings.TrimSpace(string(text)))
+		}
+	}
+	return c
+}
+
+// judgeClients refuses clients that could not be used.
+func (l *loading) judgeClients() {
+	for _, id := range slices.Sorted(maps.Keys(l.Clients)) {
+		if why := l.Clients[id].Check(id, l.RedirectSchemes); why != "" {
+			l.wrong("clients."+id, why)
+		}
+	}
+}
+
+// showClients are those of the file, without their secrets.
+func (c Config) showClients() (all []Value) {
+	for _, id := range slices.Sorted(maps.Keys(c.Clients)) {
+		key := "clients." + id
+		shown := c.Clients[id].Name + " " + strings.Join(c.Clients[id].Redirects, " ")
+		if c.Clients[id].Secret.Reveal() != "" {
+			shown += " secret=" + masked
+		}
+		all = append(all, Value{key, shown, c.Source.origins[key]})
+	}
+	return all
 }
 
 // judgeDocuments refuses documents that could not be used, and hosts that are none.

@@ -114,7 +114,7 @@ func (l *loading) mapping(n *yaml.Node, prefix string) {
 	for key, value := range l.pairs(n, prefix) {
 		path := prefix + key.Value
 		if s, known := find(path); known && s.isMapping() {
-			map[string]func(setting, *yaml.Node){"servers": l.servers, "cimd_documents": l.documents, "providers": l.providers, "trusted_issuers": l.trustedIssuers}[s.key](s, value)
+			map[string]func(setting, *yaml.Node){"servers": l.servers, "clients": l.clients, "cimd_documents": l.documents, "providers": l.providers, "trusted_issuers": l.trustedIssuers}[s.key](s, value)
 		} else if known {
 			l.value(s, value)
 		} else if isGroup(path) {

@@ -49,7 +49,7 @@ type Value struct {
 func (c Config) Show() (all []Value) {
 	for _, s := range settings {
 		if s.isMapping() {
-			all = append(all, map[string]func() []Value{"servers": c.showServers, "cimd_documents": c.showDocuments, "providers": c.showProviders, "trusted_issuers": c.showTrusted}[s.key]()...)
+			all = append(all, map[string]func() []Value{"servers": c.showServers, "clients": c.showClients, "cimd_documents": c.showDocuments, "providers": c.showProviders, "trusted_issuers": c.showTrusted}[s.key]()...)
 			continue
 		}
 		all = append(all, Value{s.key, cmp.Or(c.Source.written[s.key], s.show(&c)), cmp.Or(c.Source.origins[s.key], "default")})
@@ -206,7 +206,7 @@ func object(doc string) map[string]any {
 func (s setting) schema() map[string]any {
 	one := map[string]any{"description": s.doc}
 	if s.isMapping() {
-		one["type"], one["additionalProperties"] = "object", map[string]func() map[string]any{"servers": serverSchema, "cimd_documents": documentSchema, "providers": providerSchema, "trusted_issuers": trustedSchema}[s.key]()
+		one["type"], one["additionalProperties"] = "object", map[string]func() map[string]any{"servers": serverSchema, "clients": clientSchema, "cimd_documents": documentSchema, "providers": providerSchema, "trusted_issuers": trustedSchema}[s.key]()
 		return one
 	}
 	if _, yesOrNo := s.field(&Config{}).(*bool); yesOrNo {
@@ -224,6 +224,16 @@ func (s setting) schema() map[string]any {
 	if s.oneOf != nil {
 		one["enum"] = s.oneOf
 	}
+	return one
+}
+
+func clientSchema() map[string]any {
+	text := map[string]any{"type": "string"}
+	one := object("")
+	one["properties"] = map[string]any{
+		"name": text, "redirect_uris": map[string]any{"type": "array", "items": text, "minItems": 1}, "secret": text, "secret_file": text,
+	}
+	one["required"] = []string{"name", "redirect_uris"}
 	return one
 }
 

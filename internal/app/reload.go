@@ -45,7 +45,7 @@ func (h *house) heed(ctx context.Context, end func(), given Config, out io.Write
 					end() // SIGHUP was the terminal's last word
 				}
 				h.supervisor.reloading(h.log)
-				given = h.reload(given)
+				given = h.reload(ctx, given)
 				h.supervisor.tell(h.log, "READY=1")
 			}
 			h.renew()
@@ -74,7 +74,7 @@ func (h *house) renew() {
 // reload reads the configuration again and makes what may change at once hold. If
 // anything is wrong with it, nothing changes. It returns what was given now, with
 // the settings that wait for a restart as they were.
-func (h *house) reload(given Config) Config {
+func (h *house) reload(ctx context.Context, given Config) Config {
 	if given.Source.origins == nil {
 		h.log.Warn("the configuration was not read from anywhere, so it is not read again")
 		return given
@@ -102,6 +102,9 @@ func (h *house) reload(given Config) Config {
 	now.Source, given.Source = next.Source, next.Source
 	h.live.Store(&now)
 	h.want(now)
+	if err := h.follow(ctx, now); err != nil {
+		h.log.Error("the clients of the configuration are not followed", "err", err)
+	}
 	h.level.Set(logLevels[now.LogLevel])
 	h.log.Info("the configuration was read again", "file", next.Source.File, "changed", strings.Join(changed, " "))
 	if len(waiting) > 0 {
@@ -112,12 +115,23 @@ func (h *house) reload(given Config) Config {
 
 // want hands the servers of the file to their room. Their owner is the file under
 // its whole name.
-func (h *house) want(c Config) {
+func (h *house) want(c Config) { h.servers.Want(identity.Workspace, c.owner(), c.Servers) }
+
+// follow hands over its clients. Without a file those of an older one stay.
+func (h *house) follow(ctx context.Context, c Config) error {
+	if c.owner() == "" && len(c.Clients) == 0 {
+		return nil
+	}
+	return h.oauth.Follow(ctx, c.owner(), c.Clients)
+}
+
+// owner is the configuration file under its whole name; empty if there is none.
+func (c Config) owner() string {
 	path := c.Source.File
 	if whole, err := filepath.Abs(path); path != "" && err == nil {
 		path = whole
 	}
-	h.servers.Want(identity.Workspace, path, c.Servers)
+	return path
 }
 
 // followed records what is done because the configuration file says so.

@@ -146,7 +146,7 @@ func at(micros int64) time.Time {
 
 func (s *Server) consents(tx *store.Tx, workspace, user string, recent int64) (apps []App, err error) {
 	rows, err := tx.Query(`SELECT s.id, s.user_id, CASE WHEN s.client_name = '' THEN c.name ELSE s.client_name END, s.client, s.redirect_uri,
-			s.resource, s.scopes, s.granted_at, s.ends_at, COALESCE(s.ended_at, 0), s.reason, c.source,
+			s.resource, s.scopes, s.granted_at, s.ends_at, COALESCE(s.ended_at, 0), s.reason, c.source, c.approved_at IS NOT NULL,
 			EXISTS (SELECT 1 FROM authorization_code a WHERE a.consent = s.id AND a.workspace = s.workspace AND a.used_at IS NULL AND a.expires_at > $4)
 			OR EXISTS (SELECT 1 FROM device_code d WHERE d.consent = s.id AND d.workspace = s.workspace AND d.used_at IS NULL AND d.expires_at > $4)
 		FROM consent s JOIN client c ON c.id = s.client
@@ -159,12 +159,12 @@ func (s *Server) consents(tx *store.Tx, workspace, user string, recent int64) (a
 		var a App
 		var scopes string
 		var granted, ended int64
-		if err := rows.Scan(&a.ID, &a.User, &a.Name, &a.Client, &a.Redirect, &a.Resource, &scopes, &granted, &a.ends, &ended, &a.Reason, &a.client.Source, &a.coming); err != nil {
+		if err := rows.Scan(&a.ID, &a.User, &a.Name, &a.Client, &a.Redirect, &a.Resource, &scopes, &granted, &a.ends, &ended, &a.Reason, &a.client.Source, &a.client.Approved, &a.coming); err != nil {
 			return nil, err
 		}
 		a.Scopes, a.Allowed, a.Ended = strings.Fields(scopes), at(granted), at(ended)
 		a.client.ID, a.client.Name = a.Client, a.Name
-		a.client.Approved = s.approved(a.client)
+		a.client.Approved = a.client.Approved || s.pinned(a.client)
 		apps = append(apps, a)
 	}
 	return apps, rows.Err()
@@ -180,7 +180,11 @@ var AppUnknown = problem.Code{
 // Tools are the connected apps as callers see them (R1212): everybody's own, and,
 // for who has the server itself, those of the whole workspace.
 func (s *Server) Tools() []tool.Tool {
-	return append(s.introspectorTools(),
+	return slices.Concat(s.clientTools(), s.introspectorTools(), s.appTools())
+}
+
+func (s *Server) appTools() []tool.Tool {
+	return []tool.Tool{
 		tool.Define(tool.Def{
 			Name: "list_apps", Title: "List connected apps", Doc: "List the apps that can act for you, and those that ended within the last 90 days.",
 			Effect: tool.Reads, Caller: principal.Readonly, Scope: "apps:read",
@@ -196,7 +200,7 @@ func (s *Server) Tools() []tool.Tool {
 			Name: "stop_everything", Title: "Stop everything", Doc: "End the access of every app that can act for you.",
 			Effect: tool.Destroys, Caller: principal.Readonly, Scope: "apps:write", Direct: true,
 		}, s.stopEverything),
-	)
+	}
 }
 
 type appsOut struct {

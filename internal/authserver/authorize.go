@@ -25,6 +25,7 @@ import (
 var Codes = []problem.Code{
 	clientUnknown, AppUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, pushedUnknown, deviceGone, endpointUnknown, introspectorUnknown, FormForeign, answerUnclear,
 	documentRefused, documentUnusable, documentsBusy,
+	clientBlocked, clientMissing, clientInvalid, clientTaken, clientOfFile, registrationTokenUnknown,
 }
 
 // Codes of pages: what cannot be told to the client.
@@ -125,15 +126,18 @@ func (s *Server) addressee(ctx context.Context, req oauth.AuthorizeRequest) (c C
 	if err := s.meet(ctx, req.ClientID); err != nil {
 		return c, err
 	}
-	var found bool
+	var found, may bool
 	err = s.DB.View(ctx, func(tx *store.Tx) error {
-		c, found, err = s.client(tx, req.ClientID)
+		c, found, err = s.row(tx, req.ClientID)
+		may = s.mayAct(c, tx.Now)
 		return err
 	})
 	switch {
 	case err != nil:
 		return c, err
-	case !found:
+	case c.blocked:
+		return c, blockedApp(c)
+	case !found || !may:
 		return c, clientUnknown.New("this app isn't known here")
 	case !s.mayAnswerAt(c, req.RedirectURI):
 		return c, redirectMismatch.New("this app asked to be sent somewhere it didn't register").

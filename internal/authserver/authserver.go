@@ -68,7 +68,7 @@ type Server struct {
 	POC      bool   // a demonstration on this computer gets a secret unasked and may omit PKCE (C03, C09); with Dev only
 	Dev      bool   // sign-in and consent approve themselves for loopback redirects (R317)
 
-	Registration    func() bool // may a client register itself? (R218)
+	Registration    func() string // may a client register itself? RegistrationOpen, RegistrationToken; else no (R218)
 	Documents       func() Documents
 	Outbound        *outbound.Client // fetches them
 	Schemes         []string         // private-use schemes that redirect URIs may have (R216)
@@ -290,7 +290,7 @@ func (s *Server) Metadata() oauth.ServerMetadata {
 		IssParameter:          true,
 		ClientDocuments:       s.Documents().On(),
 	}
-	if s.Registration() {
+	if mode := s.Registration(); mode == RegistrationOpen || mode == RegistrationToken {
 		m.RegistrationEndpoint = at + "/register"
 	}
 	return m

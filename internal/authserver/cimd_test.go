@@ -13,10 +13,8 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
-	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/outbound/outboundtest"
-	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
 // site serves the document of a client, and counts how often it is asked.
@@ -325,20 +323,12 @@ func TestSweepOfDocuments(t *testing.T) {
 	world := outboundtest.New(t)
 	s := newSite(world, "app.example")
 	onEach(t, func(t *testing.T, h house) {
-		var swept authserver.Server
 		h.tokens(s.id, nil)
 		b := newSite(world, "idle.example")
 		query, _ := h.Authorization(b.id, with("redirect_uri", "http://127.0.0.1/other"))
 		h.authorize(query)
 		h.later(3 * time.Hour)
-		for more := true; more; {
-			if err := h.DB.Do(t.Context(), func(tx *store.Tx) (err error) {
-				_, more, err = swept.Sweep(tx)
-				return err
-			}); err != nil {
-				t.Fatal(err)
-			}
-		}
+		h.sweep()
 		if n := h.Count(`SELECT count(*) FROM client WHERE source = 'document'`); n != 1 {
 			t.Errorf("%d documents are kept", n)
 		}

@@ -27,6 +27,7 @@ type Ask struct {
 	Flow, Ref string
 	FormToken string
 	Client    Client
+	Imitates  bool // another app, which is approved, has its name
 	Redirect  string
 	Device    *Device // that waits, in place of a redirect URI; nil if none does
 	Member    identity.Member
@@ -80,6 +81,9 @@ func (s *Server) question(ctx context.Context, b authn.Browser, f flow) (Ask, er
 	var c consent
 	var found bool
 	err := s.DB.View(ctx, func(tx *store.Tx) (err error) {
+		if ask.Imitates, err = s.imitated(tx, f.Client); err != nil {
+			return err
+		}
 		if c, found, err = remembered(tx, b.Member, f); err == nil && f.Device != "" {
 			err = s.showDevice(tx, f, &ask)
 		}

@@ -50,6 +50,9 @@ func (s *Server) device(w http.ResponseWriter, r *http.Request, ref string) erro
 	if err != nil {
 		return err
 	}
+	if err := s.introduced(r.Context(), shown.id); err != nil {
+		return err
+	}
 	var code token.Split
 	var typed string
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {

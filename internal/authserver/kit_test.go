@@ -10,6 +10,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
+	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
@@ -104,6 +105,20 @@ func (h house) works(token string) bool {
 		h.t.Fatalf("whoami: %d %s", a.StatusCode, a.Text)
 	}
 	return a.StatusCode == http.StatusOK
+}
+
+// sweep deletes what has expired, to the end.
+func (h house) sweep() {
+	h.t.Helper()
+	var s authserver.Server
+	for more := true; more; {
+		if err := h.DB.Do(h.t.Context(), func(tx *store.Tx) (err error) {
+			_, more, err = s.Sweep(tx)
+			return err
+		}); err != nil {
+			h.t.Fatal(err)
+		}
+	}
 }
 
 // event counts audit events of an action.

@@ -44,7 +44,7 @@ func (s *Server) managed(tx *store.Tx, r *http.Request) (registered, error) {
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return registered{}, err
 	}
-	if !token.Presented(registrationHash(presented)).Matches(hash) {
+	if !token.Presented(wholeHash(presented)).Matches(hash) {
 		return registered{}, unmanaged()
 	}
 	c := registered{manage: presented}

@@ -27,24 +27,36 @@ const (
 
 // register is dynamic client registration (RFC 7591, R201–R209, R215–R217).
 func (s *Server) register(w http.ResponseWriter, r *http.Request, ref string) error {
-	if !s.Registration() {
+	mode := s.Registration()
+	if mode != RegistrationOpen && mode != RegistrationToken {
 		return &oauth.Error{Code: oauth.AccessDenied, Description: "clients do not register themselves here; ask the operator", Status: http.StatusNotFound}
 	}
-	asked, _, err := s.readRegistration(w, r)
-	if err != nil {
-		return err
-	}
+	asked, _, fault := s.readRegistration(w, r)
+	answer := asked
 	if s.isDemonstration(asked) {
 		asked.TokenAuthMethod = authPost
 	}
-	answer, err := s.granted(asked)
-	if err != nil {
-		return err
+	if fault == nil {
+		answer, fault = s.granted(asked)
+	}
+	if fault != nil && mode == RegistrationOpen {
+		return fault
 	}
 	answer.ClientID = newUUID()
 	secret, manage := newSecret(answer.TokenAuthMethod), registrationPrefix+newUUID()
 	from := audit.Prefix(r.RemoteAddr)
-	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
+	err := s.DB.Do(r.Context(), func(tx *store.Tx) error {
+		event := clientEvent("client.register", answer.ClientID, answer.ClientName, from, ref)
+		if mode == RegistrationToken {
+			admission, err := admitted(tx, r)
+			if err != nil {
+				return err
+			}
+			event.Detail["registration_token"] = admission
+		}
+		if fault != nil { // told to nobody but who may register
+			return fault
+		}
 		answer.ClientIDIssuedAt = tx.Now / 1_000_000
 		metadata, err := kept(answer)
 		if err != nil {
@@ -54,8 +66,8 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request, ref string) er
 			(id, name, redirect_uris, grant_types, auth_method, secret_hash, registration_hash, scope, metadata, created_at, created_from)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
 			answer.ClientID, answer.ClientName, strings.Join(answer.RedirectURIs, "\n"), strings.Join(answer.GrantTypes, " "),
-			answer.TokenAuthMethod, secret.Hash, registrationHash(manage), answer.Scope, metadata, tx.Now, from)
-		s.Audit.Append(tx, clientEvent("client.register", answer.ClientID, answer.ClientName, from, ref))
+			answer.TokenAuthMethod, secret.Hash, wholeHash(manage), answer.Scope, metadata, tx.Now, from)
+		s.Audit.Append(tx, event)
 		return err
 	})
 	if err != nil {
@@ -157,8 +169,8 @@ func newSecret(authMethod string) (secret token.Split) {
 // for nothing but the one registration (R209).
 const registrationPrefix = "reg-"
 
-func registrationHash(manage string) []byte {
-	sum := sha256.Sum256([]byte(manage))
+func wholeHash(secret string) []byte {
+	sum := sha256.Sum256([]byte(secret))
 	return sum[:]
 }
 

@@ -26,6 +26,7 @@ func (s *Server) Sweep(tx *store.Tx) (n int64, more bool, err error) {
 		statement string
 		before    time.Duration // ago
 	}{
+		{`DELETE FROM registration_token WHERE id IN (SELECT id FROM registration_token WHERE expires_at < $1 LIMIT 500)`, keepUnused},
 		{`DELETE FROM flow WHERE id IN (SELECT id FROM flow WHERE expires_at < $1 LIMIT 500)`, 0},
 		{`DELETE FROM device_code WHERE id IN (SELECT id FROM device_code WHERE expires_at < $1 LIMIT 500)`, time.Hour}, // till then a device is told why
 		{`DELETE FROM pushed_request WHERE id IN (SELECT id FROM pushed_request WHERE expires_at < $1 LIMIT 500)`, 0},
@@ -66,11 +67,12 @@ var walks = []struct {
 		AND NOT EXISTS (SELECT 1 FROM authorization_code c WHERE c.consent = consent.id)
 		AND NOT EXISTS (SELECT 1 FROM token_family f WHERE f.workspace = consent.workspace AND f.consent = consent.id)`, keepUnused},
 	{`SELECT id FROM client`, `DELETE FROM client WHERE id > $1 AND id <= $2 AND created_at < $3
+		AND source IN ('registered', 'document') AND approved_at IS NULL AND blocked_at IS NULL
 		AND NOT EXISTS (SELECT 1 FROM flow f WHERE f.client = client.id)
 		AND NOT EXISTS (SELECT 1 FROM consent c WHERE c.client = client.id)
 		AND NOT EXISTS (SELECT 1 FROM token_family f WHERE f.client = client.id)`, keepUngranted},
 	{`SELECT id FROM (SELECT id FROM client WHERE source = 'document') AS documents`, `DELETE FROM client WHERE id > $1 AND id <= $2
-		AND source = 'document' AND fresh_until < $3
+		AND source = 'document' AND fresh_until < $3 AND approved_at IS NULL AND blocked_at IS NULL
 		AND NOT EXISTS (SELECT 1 FROM flow f WHERE f.client = client.id)
 		AND NOT EXISTS (SELECT 1 FROM consent c WHERE c.client = client.id)
 		AND NOT EXISTS (SELECT 1 FROM token_family f WHERE f.client = client.id)`, keepDocument},

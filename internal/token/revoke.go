@@ -56,6 +56,21 @@ func (t *Tokens) RevokeClient(tx *store.Tx, client, reason string) error {
 	return t.Revoke(tx, client, AccessLife)
 }
 
+// RevokeFamiliesOf revokes every family of a client, in all workspaces, one by one,
+// and says how many there were: for a client that may come back. As with
+// RevokeClient its codes were removed before.
+func (t *Tokens) RevokeFamiliesOf(tx *store.Tx, client, reason string) (int, error) {
+	return t.revokeFamilies(tx, `UPDATE token_family SET revoked_at = $1, reason = $2 WHERE client = $3 AND revoked_at IS NULL RETURNING id`,
+		tx.Now, reason, client)
+}
+
+// LastUse is when a client last got a token, in µs; 0 if it never did, or so long
+// ago that nothing is left of it.
+func (t *Tokens) LastUse(tx *store.Tx, client string) (last int64, err error) {
+	err = tx.QueryRow(`SELECT COALESCE(max(used_at), 0) FROM token_family WHERE client = $1`, client).Scan(&last)
+	return last, err
+}
+
 func (t *Tokens) revokeFamilies(tx *store.Tx, statement string, args ...any) (int, error) {
 	rows, err := tx.Query(statement, args...)
 	if err != nil {

@@ -53,7 +53,7 @@ var (
 // control plane.
 var reserved = []string{
 	"gatehouse", "mcp", "public", "system",
-	"agents", "apps", "audit", "billing", "credentials", "detectors", "dropoffs", "identity", "notifications", "passports",
+	"agents", "apps", "audit", "billing", "clients", "credentials", "detectors", "dropoffs", "identity", "notifications", "passports",
 	"proxy", "reviews", "security", "servers", "services", "skills", "team",
 }
 

@@ -366,7 +366,7 @@ func (p *Pages) Consent(w http.ResponseWriter, r *http.Request, ask authserver.A
 	}
 	return views.Consent(w, status, views.ConsentView{
 		Page: p.frame(ask.Ref), Request: ask.Flow, CSRF: ask.FormToken,
-		Client: p.client(ask.Client, target), Device: device,
+		Client: p.client(ask.Client, target), Imitates: ask.Imitates, Device: device,
 		Asked: time.Since(ask.Asked), From: p.from(ask.From), User: ask.Member.Email, Fault: ask.Fault,
 		Switch:  "/login?" + url.Values{"switch": {"1"}, "flow": {ask.Flow}}.Encode(),
 		Servers: servers(ask.Lines, ticks(ask.Given)), Known: servers(ask.Known, nil), Before: since(ask.Before), Later: ask.Later,

@@ -73,6 +73,20 @@ func registrationRows() []row {
 				}
 			}
 		}},
+		row{number: 52, name: "the name of an approved app, by another", story: func(w *world) {
+			real := party{id: "real", redirect: "https://real.example/cb"}
+			w.admin(0, "add_client", `{"id":"real","name":"Acme Assistant","redirect_uris":["https://real.example/cb"]}`)
+			for name, p := range map[string]party{
+				"the real one": real, "an imitation": w.registered(`{"client_name":"Acme Assistant","redirect_uris":["https://evil.example/cb"]}`),
+				"one more careful": w.registered(`{"client_name":"acme\u200b  ASSISTANT","redirect_uris":["https://evil.example/cb"]}`),
+			} {
+				q, _ := w.query(p, nil)
+				text := w.alice.Open("/oauth/authorize?" + q.Encode()).Text
+				if good := p.id == real.id; strings.Contains(text, "This is not the app called") == good || strings.Contains(text, "Approved by ") != good || strings.Contains(text, "Unverified app") == good {
+					w.t.Errorf("%s: %s", name, text)
+				}
+			}
+		}},
 		row{number: 53, name: "with its own token it is managed", story: func(w *world) {
 			p := w.register("https://m.example/cb")
 			for _, r := range []*http.Request{
@@ -120,15 +134,38 @@ func registrationRows() []row {
 			q, _ := w.query(p, nil)
 			w.refused(page(http.StatusBadRequest, "GET /oauth/authorize refused: CLIENT_UNKNOWN"), w.authorize(q))
 		}},
+		row{number: 29, name: "a client that is blocked, with what it had", story: func(w *world) {
+			p := w.register("https://m.example/cb")
+			tokens := w.tokens(w.alice, p, nil)
+			code, verifier := w.code(w.alice, p, nil)
+			q, _ := w.query(p, nil)
+			q.Set("prompt", "consent")
+			open := w.asked(w.bob, q)
+			w.admin(0, "block_client", `{"id":"`+p.id+`"}`)
+			gone := token(oauth.InvalidClient, "there is no such client")
+			w.refused(gone, w.redemption(p, code, verifier, nil))
+			w.refused(gone, w.refreshing(p, tokens.RefreshToken, nil))
+			if !w.gone(0, tokens.AccessToken) {
+				w.t.Error("it was not refused at once where the client was blocked")
+			}
+			if a := w.bob.Submit("/consent", open); a.StatusCode != http.StatusForbidden {
+				w.t.Errorf("what bob was shown can still be allowed: %d", a.StatusCode)
+			}
+			w.counted["POST /consent refused: FLOW_UNKNOWN"]++
+			w.refused(page(http.StatusForbidden, "GET /oauth/authorize refused: CLIENT_BLOCKED"), w.authorize(q))
+		}},
 		row{number: 50, name: "grants and authentication that strangers do not get", story: func(w *world) {
 			var r oauth.Registration
-			w.PostJSON("/oauth/register", `{"redirect_uris":["https://b.example/cb"],"grant_types":["authorization_code","client_credentials","password","implicit"],"response_types":["code","token","code id_token"],"token_endpoint_auth_method":"private_key_jwt"}`).JSON(w.t, &r)
-			if strings.Join(r.GrantTypes, " ") != "authorization_code" || strings.Join(r.ResponseTypes, " ") != "code" || r.TokenAuthMethod == "private_key_jwt" {
+			w.PostJSON("/oauth/register", `{"redirect_uris":["https://b.example/cb"],"grant_types":["authorization_code","client_credentials","password","implicit"],"response_types":["code","token","code id_token"],"token_endpoint_auth_method":"tls_client_auth"}`).JSON(w.t, &r)
+			if strings.Join(r.GrantTypes, " ") != "authorization_code" || strings.Join(r.ResponseTypes, " ") != "code" || r.TokenAuthMethod != "none" {
 				w.t.Errorf("%+v", r)
 			}
 			w.keep("the registration token", r.RegistrationToken)
-			for _, grant := range []string{"client_credentials", "password", "implicit", "urn:ietf:params:oauth:grant-type:token-exchange", "urn:ietf:params:oauth:grant-type:device_code"} {
-				w.refused(token(oauth.UnsupportedGrantType, ""), w.form("/oauth/token", url.Values{"grant_type": {grant}, "client_id": {r.ClientID}, "username": {apptest.Owner}, "password": {"x"}}))
+			for grant, code := range map[string]string{
+				"password": oauth.UnsupportedGrantType, "implicit": oauth.UnsupportedGrantType, "client_credentials": oauth.UnauthorizedClient,
+				"urn:ietf:params:oauth:grant-type:token-exchange": oauth.UnauthorizedClient, "urn:ietf:params:oauth:grant-type:device_code": oauth.UnauthorizedClient,
+			} {
+				w.refused(token(code, ""), w.form("/oauth/token", url.Values{"grant_type": {grant}, "client_id": {r.ClientID}, "username": {apptest.Owner}, "password": {"x"}}))
 			}
 		}},
 		row{number: 58, name: "members that nobody knows are ignored", story: func(w *world) {

@@ -53,20 +53,21 @@ type Server struct {
 // somebody (R1202–R1206).
 type ConsentView struct {
 	Page
-	Request string // single-use handle
-	CSRF    string
-	Client  Client
-	Device  *Device       // that waits, where Client.Target is none to go to
-	Asked   time.Duration // ago
-	From    string        // where the question came from; empty if that is not known
-	User    string        // who is signed in
-	Switch  string        // own path on which somebody else signs in
-	Fault   string        // why the last answer did not count, as a sentence
-	Servers []Server
-	Known   []Server      // what it was allowed before; Servers is then what is new
-	Before  time.Duration // ago, when it was last allowed; zero: never
-	Later   bool          // it covers servers that are added later as well
-	Keep    string        // the choice of time that is made: hour, month or always
+	Request  string // single-use handle
+	CSRF     string
+	Client   Client
+	Imitates bool          // another app, which is approved, has its name
+	Device   *Device       // that waits, where Client.Target is none to go to
+	Asked    time.Duration // ago
+	From     string        // where the question came from; empty if that is not known
+	User     string        // who is signed in
+	Switch   string        // own path on which somebody else signs in
+	Fault    string        // why the last answer did not count, as a sentence
+	Servers  []Server
+	Known    []Server      // what it was allowed before; Servers is then what is new
+	Before   time.Duration // ago, when it was last allowed; zero: never
+	Later    bool          // it covers servers that are added later as well
+	Keep     string        // the choice of time that is made: hour, month or always
 }
 
 // Device is one that shows a code and waits.

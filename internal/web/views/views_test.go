@@ -109,6 +109,7 @@ func drawings(t testing.TB, s string) []drawing {
 		{"consent domain web", ask(func(v *ConsentView) {
 			v.Client, v.Client.Document, v.Client.Domain = web, "https://app.example.net/client.json", "app.example.net"
 		})},
+		{"consent imitates", ask(func(v *ConsentView) { v.Imitates = true })},
 		{"consent approved", ask(func(v *ConsentView) { v.Client, v.Client.Approved = web, "auth.acme.dev" })},
 		{"consent wider", ask(func(v *ConsentView) {
 			v.Servers, v.Known, v.Before, v.Keep = servers[:1], servers[1:], 50*time.Hour, "hour"
