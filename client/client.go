@@ -88,8 +88,9 @@ type Client struct {
 	signing chan struct{} // full while somebody signs in
 
 	mu     sync.Mutex
-	logins map[string]login // by server; what the file said last
-	legacy map[string]bool  // servers that are known to want a handshake
+	logins map[string]login  // by server; what the file said last
+	legacy map[string]bool   // servers that are known to want a handshake
+	nonces map[string]string // by origin: what its next proof must contain
 }
 
 // New makes a client. It reads nothing and connects to nothing.
@@ -104,7 +105,7 @@ func New(o Options) *Client {
 		Transport:     o.HTTP,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return &Client{opts: o, hc: hc, signing: make(chan struct{}, 1), logins: map[string]login{}, legacy: map[string]bool{}}
+	return &Client{opts: o, hc: hc, signing: make(chan struct{}, 1), logins: map[string]login{}, legacy: map[string]bool{}, nonces: map[string]string{}}
 }
 
 // ServerURL is the address of the MCP endpoint that a person means: https is
@@ -173,6 +174,11 @@ func (c *Client) fetch(ctx context.Context, method, address string, header http.
 		return answer{}, err
 	}
 	req.Header = header
+	return c.complete(req)
+}
+
+// complete sends a request and reads the answer to its end.
+func (c *Client) complete(req *http.Request) (answer, error) {
 	req.Header.Set("User-Agent", c.opts.Name+"/"+c.opts.Version)
 	res, err := c.hc.Do(req)
 	if err != nil {

@@ -20,6 +20,7 @@ type site struct {
 	name     string // for people
 	scope    string // what to ask for; empty means the server decides
 	as       oauth.ServerMetadata
+	bound    bool // tokens are bound to a key
 }
 
 // discover finds the authorization server of an MCP server: the server's
@@ -45,6 +46,7 @@ func (c *Client) discover(ctx context.Context, server string, d Demand) (*site, 
 	if s.as, err = c.serverMetadata(ctx, server, prm.AuthorizationServers[0], !found); err != nil {
 		return nil, err
 	}
+	s.bind(prm, challenge)
 	return s, nil
 }
 
@@ -94,9 +96,18 @@ func (c *Client) challenge(ctx context.Context, server string) (oauth.AuthChalle
 	return bearerChallenge(res.Header), nil
 }
 
+// bearerChallenge is the challenge for a token. A server that takes only tokens that
+// are bound to a key has one of that scheme.
 func bearerChallenge(h http.Header) oauth.AuthChallenge {
+	if ch := challengeOf(h, "bearer"); ch.Scheme != "" {
+		return ch
+	}
+	return challengeOf(h, "dpop")
+}
+
+func challengeOf(h http.Header, scheme string) oauth.AuthChallenge {
 	for _, ch := range oauth.ParseChallenges(h.Values("WWW-Authenticate")) {
-		if ch.Scheme == "bearer" {
+		if ch.Scheme == scheme {
 			return ch
 		}
 	}

@@ -38,19 +38,29 @@ func (s *Session) newRequest(ctx context.Context, method string, body []byte, ha
 			h.Set(name, value)
 		}
 	}
-	if token != "" {
-		h.Set("Authorization", "Bearer "+token)
+	if token == "" {
+		return req, nil
 	}
-	return req, nil
+	l, _, err := s.c.stored(s.server)
+	if err != nil || l.AccessToken != token { // given, or replaced meanwhile
+		l = login{AccessToken: token}
+	}
+	return req, s.c.show(req, l)
 }
 
 func (s *Session) post(ctx context.Context, body []byte, hand handshake, extra http.Header, token string) (*http.Response, error) {
-	req, err := s.newRequest(ctx, http.MethodPost, body, hand, token)
-	if err != nil {
-		return nil, err
+	for again := false; ; again = true {
+		req, err := s.newRequest(ctx, http.MethodPost, body, hand, token)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(req.Header, extra)
+		res, err := s.do(req)
+		if err != nil || !s.c.noteNonce(req, res.Header, challengeOf(res.Header, "dpop").Params["error"]) || again {
+			return res, err
+		}
+		_ = res.Body.Close() // it wants another nonce in the proof
 	}
-	maps.Copy(req.Header, extra)
-	return s.do(req)
 }
 
 // send posts a message. A token that the server refuses is refreshed once; what

@@ -273,6 +273,12 @@ func (c *Client) obtain(ctx context.Context, s *site, as registration, grant url
 		Issuer: s.as.Issuer, TokenEndpoint: s.as.TokenEndpoint, RevocationEndpoint: s.as.RevocationEndpoint,
 		Resource: s.resource, Client: as, Scope: s.scope,
 	}
+	if s.bound {
+		var err error
+		if l.Key, err = newKey(); err != nil {
+			return login{}, err
+		}
+	}
 	got, err := c.redeem(ctx, l, grant)
 	if err != nil {
 		return login{}, err

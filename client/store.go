@@ -42,6 +42,7 @@ type login struct {
 	RefreshToken       string       `json:"refresh_token,omitempty"`
 	Expires            int64        `json:"expires_at,omitempty"` // seconds since 1970; 0 is unknown
 	Scope              string       `json:"scope,omitempty"`
+	Key                []byte       `json:"dpop_key,omitempty"` // that the tokens are bound to; nil if to none
 }
 
 // fresh reports whether the access token will still be good when it arrives.

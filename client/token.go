@@ -103,6 +103,9 @@ var final = map[string]bool{oauth.InvalidGrant: true, oauth.InvalidClient: true,
 // take replaces the tokens by newer ones. A refresh token that is not replaced
 // stays good (RFC 6749 §6).
 func (l *login) take(t oauth.TokenResponse) {
+	if !isBound(t) {
+		l.Key = nil // the issuer binds it to nothing, and says so
+	}
 	l.AccessToken, l.Expires = t.AccessToken, 0
 	if t.ExpiresIn > 0 {
 		l.Expires = time.Now().Add(time.Duration(t.ExpiresIn) * time.Second).Unix()
@@ -120,18 +123,21 @@ func (l *login) take(t oauth.TokenResponse) {
 func (c *Client) redeem(ctx context.Context, l login, form url.Values) (oauth.TokenResponse, error) {
 	form.Set("resource", l.Resource)
 	var t oauth.TokenResponse
-	a, err := c.postForm(ctx, l.TokenEndpoint, l.Client, form)
+	a, err := c.postProving(ctx, l.TokenEndpoint, l.Client, form, l.Key)
 	if err != nil {
 		return t, err
 	}
 	if a.status != http.StatusOK {
 		return t, a.refused("get a token", l.TokenEndpoint)
 	}
-	if a.decode(&t) != nil || !strings.EqualFold(t.TokenType, "Bearer") || !isBearer(t.AccessToken) {
+	if a.decode(&t) != nil || !strings.EqualFold(t.TokenType, "Bearer") && !(l.Key != nil && isBound(t)) || !isBearer(t.AccessToken) {
 		return t, unreadable.fail("can't get a token").why("%s did not answer with a bearer token", l.TokenEndpoint)
 	}
 	return t, nil
 }
+
+// isBound reports whether a token is of use only with a key (RFC 9449 §5).
+func isBound(t oauth.TokenResponse) bool { return strings.EqualFold(t.TokenType, proofScheme) }
 
 // isBearer reports whether a token can be put into a header (RFC 6750 §2.1).
 func isBearer(token string) bool {
@@ -155,13 +161,54 @@ func (a answer) refused(what, address string) error {
 // postForm authenticates as the client: by its id, by its secret in the way the
 // registration said, or by a signature.
 func (c *Client) postForm(ctx context.Context, address string, as registration, form url.Values) (answer, error) {
+	h, err := as.authenticate(form)
+	if err != nil {
+		return answer{}, err
+	}
+	return c.fetch(ctx, http.MethodPost, address, h, form.Encode())
+}
+
+// postProving is postForm with a proof of the key that tokens are bound to; nil
+// binds them to none. A server that wants a nonce in it is asked twice.
+func (c *Client) postProving(ctx context.Context, address string, as registration, form url.Values, key []byte) (answer, error) {
+	if key == nil {
+		return c.postForm(ctx, address, as, form)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for again := false; ; again = true {
+		h, err := as.authenticate(form) // an assertion counts once
+		if err != nil {
+			return answer{}, err
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(form.Encode()))
+		if err != nil {
+			return answer{}, err
+		}
+		req.Header = h
+		if err := c.prove(key, req, ""); err != nil {
+			return answer{}, err
+		}
+		a, err := c.complete(req)
+		var no refusal
+		if err == nil && a.status != http.StatusOK {
+			_ = json.Unmarshal(a.body, &no) // what is no refusal is judged later
+		}
+		if err != nil || !c.noteNonce(req, a.header, no.Code) || again {
+			return a, err
+		}
+	}
+}
+
+// authenticate adds to a form who we are, and makes the headers.
+func (as registration) authenticate(form url.Values) (http.Header, error) {
 	h := jsonHeader()
 	h.Set("Content-Type", "application/x-www-form-urlencoded")
 	switch {
 	case as.AuthMethod == privateKeyJWT:
 		assertion, err := as.assertion()
 		if err != nil {
-			return answer{}, err
+			return nil, err
 		}
 		form.Set("client_id", as.ClientID)
 		form.Set("client_assertion_type", assertionType)
@@ -175,7 +222,7 @@ func (c *Client) postForm(ctx context.Context, address string, as registration, 
 	default:
 		form.Set("client_id", as.ClientID)
 	}
-	return c.fetch(ctx, http.MethodPost, address, h, form.Encode())
+	return h, nil
 }
 
 // Logout forgets the sign-in for a server and asks the issuer to revoke its

@@ -33,6 +33,7 @@ type ServerMetadata struct {
 	IntrospectionAlgs     []string `json:"introspection_signing_alg_values_supported,omitempty"` // RFC 9701
 	IntrospectionSigning  []string `json:"introspection_endpoint_auth_signing_alg_values_supported,omitempty"`
 	RevocationSigningAlgs []string `json:"revocation_endpoint_auth_signing_alg_values_supported,omitempty"`
+	ProofAlgs             []string `json:"dpop_signing_alg_values_supported,omitempty"` // RFC 9449
 	ChallengeMethods      []string `json:"code_challenge_methods_supported,omitempty"`
 	IssParameter          bool     `json:"authorization_response_iss_parameter_supported,omitempty"` // RFC 9207
 	ClientDocuments       bool     `json:"client_id_metadata_document_supported,omitempty"`          // a client id may be the address of a document
@@ -44,6 +45,8 @@ type ResourceMetadata struct {
 	AuthorizationServers []string `json:"authorization_servers,omitempty"`
 	ScopesSupported      []string `json:"scopes_supported,omitempty"`
 	BearerMethods        []string `json:"bearer_methods_supported,omitempty"`
+	ProofAlgs            []string `json:"dpop_signing_alg_values_supported,omitempty"`
+	ProofRequired        bool     `json:"dpop_bound_access_tokens_required"`
 	Name                 string   `json:"resource_name,omitempty"`
 	Documentation        string   `json:"resource_documentation,omitempty"`
 }
