@@ -164,7 +164,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version, Followed: h.followed}
 	h.vault = &vault.Vault{
 		DB: db, Box: &box, Audit: h.audit, Log: h.log, Issuer: c.IssuerURL, Node: h.node, Workspace: identity.Workspace, Providers: c.Providers,
-		For: h.providers,
+		For: h.providers, Connected: h.servers.Again,
 	}
 	h.servers.Lending, h.tokens.Handle = h.vault, h.handle
 	h.gate.Checks = append(h.gate.Checks, h.vault)

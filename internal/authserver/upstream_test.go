@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/examples/knowledge/qa"
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
@@ -392,5 +393,63 @@ func TestAccountsCanBeSeenAndRemoved(t *testing.T) {
 		if n := h.Count(`SELECT count(*) FROM upstream_grant WHERE access IS NULL AND refresh IS NULL`); n != 1 {
 			t.Errorf("%d are wiped", n)
 		}
+	})
+}
+
+// A server that tells nobody anything without a token is served once the first
+// account is connected; until then the list of servers says where.
+func TestAServerThatNeedsATokenForEverything(t *testing.T) {
+	t.Parallel()
+	k := apptest.NewKnowledge(t)
+	k.Strict.Store(true)
+	h := known{house{apptest.Open(t, k.Behind), t}, k}
+	k.Introduce(h.House)
+	dana := h.person()
+	var list string
+	for began := time.Now(); !strings.Contains(list, h.URL+"/connect/knowledge"); time.Sleep(20 * time.Millisecond) {
+		if list = h.Admin("list_servers", "{}").Text; time.Since(began) > 10*time.Second {
+			t.Fatalf("the list says %s", list)
+		}
+	}
+	dana.Connect(k, dana.Open("/connect/knowledge"), "mira", nil)
+	k.Served(h.House)
+	client := h.Register()
+	own(t, h.posts("/mcp", h.connected(dana, client, "", nil).AccessToken, "knowledge_kb_search"), "mira")
+	erin := h.again(h.bob())
+	own(t, h.posts("/s/knowledge/mcp", h.connected(erin, client, "theo", with("resource", h.URL+"/s/knowledge/mcp")).AccessToken, "kb_search"), "theo")
+	if list = h.Admin("list_servers", "{}").Text; !strings.Contains(list, `"connected"`) {
+		t.Errorf("the list says %s", list)
+	}
+}
+
+// A device gets its tokens once the account is connected as well.
+func TestADeviceWaitsForTheAccount(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b := h.person()
+		grant := "urn:ietf:params:oauth:grant-type:device_code"
+		client := h.register(`{"client_name":"TV","redirect_uris":["http://127.0.0.1/callback"],"grant_types":["` + grant + `","refresh_token"]}`).ClientID
+		var asked struct {
+			Device string `json:"device_code"`
+			User   string `json:"user_code"`
+		}
+		h.Form("/oauth/device", with("client_id", client)).JSON(t, &asked)
+		form := apptest.Fields(b.Open("/device").Text)
+		form.Set("user_code", asked.User)
+		page := b.Submit("/device/code", form)
+		form = apptest.Fields(page.Text)
+		form.Set("decision", "allow")
+		form.Set("started", "yes")
+		page = b.Submit("/consent", form)
+		poll := func() apptest.Answer {
+			return h.Form("/oauth/token", with("grant_type", grant, "client_id", client, "device_code", asked.Device))
+		}
+		if a := poll(); a.Error() != "authorization_pending" {
+			t.Errorf("before the account: %d %s", a.StatusCode, a.Text)
+		}
+		h.SQL(`UPDATE device_code SET polled_at = NULL`)
+		b.Connect(h.k, page, "mira", nil)
+		var tokens oauth.TokenResponse
+		poll().JSON(t, &tokens)
+		own(t, h.posts("/mcp", tokens.AccessToken, "knowledge_kb_search"), "mira")
 	})
 }

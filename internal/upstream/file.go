@@ -39,8 +39,13 @@ func (s *Servers) Want(workspace, path string, specs map[string]Spec) {
 	if f.changed == nil {
 		f.changed = make(chan struct{}, 1)
 	}
+	s.Again()
+}
+
+// Again tries at once what could not be added.
+func (s *Servers) Again() {
 	select {
-	case f.changed <- struct{}{}:
+	case s.file.changed <- struct{}{}:
 	default: // it will look anyway
 	}
 }

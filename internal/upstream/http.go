@@ -94,7 +94,7 @@ func (h *httpConn) reach(log *slog.Logger) {
 	keep(ctx, func(ctx context.Context) {
 		_, err := h.Connect(ctx)
 		switch {
-		case err == nil:
+		case err == nil || h.spec.Provider != "" && problem.Is(err, wantsLogin): // which is there
 			cancel()
 		case ctx.Err() == nil:
 			log.Warn("server not reached", "server", h.spec.Name, "err", err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
+	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
@@ -18,6 +19,9 @@ type Lending interface {
 	// that changes when another one is connected. Without one it is a problem that
 	// says how to connect one.
 	Account(ctx context.Context, p principal.Principal, provider string) (string, error)
+	// Anyone is somebody whose account is connected at the provider. Without one it
+	// is a problem that says how to connect the first.
+	Anyone(ctx context.Context, provider string) (principal.Principal, error)
 	// Lend makes requests with the person's credential, by way of next.
 	Lend(p principal.Principal, provider string, next http.RoundTripper) http.RoundTripper
 }
@@ -25,7 +29,8 @@ type Lending interface {
 // personal is the connection to a server that answers for accounts. Each account has
 // a connection of its own, with its own sessions, so that nothing of one can come to
 // another. What the server tells everybody, its tools among it, it is asked without
-// any credential.
+// any credential, or, where it tells nobody anything without one, with that of
+// whoever has connected an account first.
 type personal struct {
 	everybody *httpConn
 	lending   Lending
@@ -83,23 +88,50 @@ func (c *personal) leaveQuiet() {
 	}
 }
 
-// Connect shakes hands without a credential.
+// anyones is the connection on which the server is asked what it tells everybody.
+// It must be given back.
+func (c *personal) anyones(ctx context.Context) (conn *httpConn, back func(), err error) {
+	if _, err := c.everybody.Connect(ctx); !problem.Is(err, wantsLogin) {
+		return c.everybody, func() {}, err
+	}
+	p, err := c.lending.Anyone(ctx, c.everybody.spec.Provider)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.of(ctx, p)
+}
+
+// Connect shakes hands.
 func (c *personal) Connect(ctx context.Context) (mcp.InitializeResult, error) {
-	return c.everybody.Connect(ctx)
+	conn, back, err := c.anyones(ctx)
+	if err != nil {
+		return mcp.InitializeResult{}, err
+	}
+	defer back()
+	return conn.Connect(ctx)
 }
 
 // Known is what the server tells everybody.
 func (c *personal) Known(ctx context.Context) (mcp.InitializeResult, bool) {
-	return c.everybody.Known(ctx)
+	if said, known := c.everybody.Known(ctx); known {
+		return said, true
+	}
+	conn, back, err := c.anyones(ctx)
+	if err != nil {
+		return mcp.InitializeResult{}, false
+	}
+	defer back()
+	return conn.Known(ctx)
 }
 
-// Call makes one request as the caller; what nobody calls, the list of tools, is
-// asked without a credential.
+// Call makes one request as the caller; what nobody calls, the list of tools, the
+// server tells everybody.
 func (c *personal) Call(ctx context.Context, s tool.Session, method string, params json.RawMessage, peer tool.Peer) (json.RawMessage, error) {
+	of := func() (*httpConn, func(), error) { return c.of(ctx, s.Caller) }
 	if s.Caller.Kind == principal.Anonymous {
-		return c.everybody.Call(ctx, s, method, params, peer)
+		of = func() (*httpConn, func(), error) { return c.anyones(ctx) }
 	}
-	conn, back, err := c.of(ctx, s.Caller)
+	conn, back, err := of()
 	if err != nil {
 		return nil, err
 	}
@@ -144,8 +176,22 @@ func (c *personal) Tell(ctx context.Context, s tool.Session, m mcp.Message) {
 	}
 }
 
-// State is that of the server, whoever asks.
-func (c *personal) State() (State, time.Time, error) { return c.everybody.State() }
+// State is that of the server, whoever asks. One that tells nobody anything without a
+// credential is what the accounts know of it.
+func (c *personal) State() (State, time.Time, error) {
+	state, since, err := c.everybody.State()
+	if !problem.Is(err, wantsLogin) {
+		return state, since, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range c.accounts {
+		if state, since, err := a.conn.State(); state == Connected {
+			return state, since, err
+		}
+	}
+	return Starting, since, nil
+}
 
 // Said is empty.
 func (c *personal) Said(int) string { return "" }

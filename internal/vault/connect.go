@@ -201,6 +201,9 @@ func (v *Vault) exchange(ctx context.Context, conf *oauth2.Config, d departure, 
 		}
 		_, err = tx.Exec(`UPDATE upstream_grant SET connected_at = $1 WHERE id = $2 AND workspace = $3`, tx.Now, g.id, g.workspace)
 		v.Audit.Append(tx, connected(d, name, "", ref, scopes))
+		if v.Connected != nil {
+			tx.AfterCommit(v.Connected)
+		}
 		return err
 	})
 }

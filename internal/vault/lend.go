@@ -2,6 +2,8 @@ package vault
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -132,6 +134,20 @@ func (v *Vault) ready(ctx context.Context, p principal.Principal, name string) (
 		return g, v.lose(ctx, g, "it has ended, and the service lets nobody extend it")
 	}
 	return v.refreshed(ctx, g)
+}
+
+// Anyone is whoever has connected an account first, of those that are good.
+func (v *Vault) Anyone(ctx context.Context, name string) (principal.Principal, error) {
+	p := principal.Principal{Kind: principal.Member, Workspace: v.Workspace}
+	err := v.DB.View(ctx, func(tx *store.Tx) error {
+		return tx.QueryRow(`SELECT g.user_id FROM upstream_grant g JOIN connection c ON c.id = g.connection AND c.workspace = g.workspace
+			WHERE g.workspace = $1 AND c.name = $2 AND g.status = 'active' ORDER BY g.created_at LIMIT 1`, v.Workspace, name).Scan(&p.User)
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return p, v.told(connectionNeeded, name, "nobody has connected an account at %q yet", name).
+			WithWhy("the server tells nobody anything without one; the first that is connected at %s will do", v.Link(name))
+	}
+	return p, err
 }
 
 // Account names the account that a person uses at a connection now; when another

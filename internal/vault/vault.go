@@ -96,6 +96,9 @@ type Vault struct {
 	// with origin "" those of all; empty where none is.
 	For func(origin string) []string
 
+	// Connected hears that an account was connected, on the node where it was.
+	Connected func()
+
 	hc    *http.Client
 	ids   map[string]string // of connections, by name
 	mu    sync.Mutex

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ type Knowledge struct {
 	*qa.Service
 	URL string // of the MCP server
 
+	Strict atomic.Bool // the MCP server answers nobody without a token
 	mu     sync.Mutex
 	tokens []string      // that the service has handed out
 	got    []http.Header // of what reached the MCP server
@@ -58,6 +60,11 @@ func NewKnowledge(t testing.TB) *Knowledge {
 		k.got = append(k.got, r.Header.Clone())
 		k.mu.Unlock()
 		w.Header().Set("Set-Cookie", "kb=of-the-server")
+		if k.Strict.Load() && !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
 		serve.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
@@ -75,10 +82,21 @@ func (k *Knowledge) Behind(c *app.Config) {
 	c.Servers = map[string]upstream.Spec{"knowledge": {Name: "knowledge", URL: k.URL, Provider: "knowledge"}}
 }
 
-// Knows waits until the house serves the server, and registers it at the service.
+// Knows registers the house at the service, and waits until it serves the server.
 func (k *Knowledge) Knows(h *House) {
 	h.t.Helper()
+	k.Introduce(h)
+	k.Served(h)
+}
+
+// Introduce registers the house at the service.
+func (k *Knowledge) Introduce(h *House) {
 	k.Register(qa.Client{ID: "gatehouse", Secret: "hush", Redirect: h.URL + "/connect/knowledge/callback"})
+}
+
+// Served waits until the house serves the server.
+func (k *Knowledge) Served(h *House) {
+	h.t.Helper()
 	for began := time.Now(); h.Get("/.well-known/oauth-protected-resource/s/knowledge/mcp").StatusCode != http.StatusOK; time.Sleep(20 * time.Millisecond) {
 		if time.Since(began) > 10*time.Second {
 			h.t.Fatal("the knowledge base is not served")
