@@ -172,7 +172,8 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	c.Internet.Allow = c.OutboundAllow
 	h.outbound = outbound.New(c.Internet)
 	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Vault: h.vault, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, Version: Version, Codes: Codes}
-	h.throttle = &throttle.Throttle{DB: db, Log: h.log, Limits: func(g throttle.Group) throttle.Limit { return limits[g] }}
+	h.throttle = &throttle.Throttle{DB: db, Log: h.log, Limits: h.limit}
+	h.pages.Throttle = h.throttle
 	h.oauth = &authserver.Server{
 		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, Vault: h.vault, People: h.people, Authn: h.authn, Mail: letters, Registry: h.registry, Gate: h.gate,
 		Pages: h.pages, Throttle: h.throttle, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, POC: c.POC && c.Dev,
@@ -182,7 +183,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	}
 	h.pages.AuthServer = h.oauth
 	h.mcp = &mcpserver.Server{
-		DB: db, Gate: h.gate, Authn: h.authn, Registry: h.registry, Box: &box, Log: h.log, Public: c.PublicURL,
+		DB: db, Gate: h.gate, Authn: h.authn, Registry: h.registry, Box: &box, Throttle: h.throttle, Log: h.log, Public: c.PublicURL,
 		Origins: func(origin string) bool { return h.live.Load().mayCall(origin) }, Version: Version,
 	}
 	h.rest = &web.REST{Gate: h.gate, Log: h.log, Door: "rest", Public: c.PublicURL, Caller: h.bearer}

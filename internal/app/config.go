@@ -16,6 +16,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/outbound"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/upstream"
 	"github.com/gatehouse-mcp/gatehouse/internal/vault"
 )
@@ -53,6 +54,13 @@ type Config struct {
 	ExactRedirects  bool
 	RequireResource bool
 	EndpointStyle   string
+
+	AuthorizeLimit throttle.Limit
+	RegisterLimit  throttle.Limit
+	SignInLimit    throttle.Limit
+	TypedCodeLimit throttle.Limit
+	FailureLimit   throttle.Limit
+	StrangerLimit  throttle.Limit
 
 	External External
 
@@ -232,6 +240,30 @@ var settings = []setting{
 		doc: "File with the secret of external.client_id.",
 	},
 	{
+		key: "limits.authorize", field: func(c *Config) any { return &c.AuthorizeLimit }, preset: "300/3000/1m", live: true,
+		doc: "How often apps may begin to ask people: EACH/ALL/PER, of one address, of all together, and in which time; 0 is as often as they like. People who are signed in, and apps that somebody has allowed, are counted by themselves once strangers have used it up.",
+	},
+	{
+		key: "limits.register", field: func(c *Config) any { return &c.RegisterLimit }, preset: "600/1200/1h", live: true,
+		doc: "How often apps may register themselves, in the same form. It bounds what strangers can fill the database with.",
+	},
+	{
+		key: "limits.sign_in", field: func(c *Config) any { return &c.SignInLimit }, preset: "100/3000/10m", live: true,
+		doc: "How often sign-in links may be asked for and used, in the same form.",
+	},
+	{
+		key: "limits.typed_codes", field: func(c *Config) any { return &c.TypedCodeLimit }, preset: "30/3000/15m", live: true,
+		doc: "How often codes of devices may be typed, right or wrong, in the same form.",
+	},
+	{
+		key: "limits.failures", field: func(c *Config) any { return &c.FailureLimit }, preset: "600/0/1m", live: true,
+		doc: "How many requests of one address may fail at the endpoints for programs, in the same form; those after that are told to wait. What does not fail is answered, whoever else is at the address.",
+	},
+	{
+		key: "limits.strangers", field: func(c *Config) any { return &c.StrangerLimit }, preset: "1200/0/1m", live: true,
+		doc: "How often the MCP endpoints answer an address without a good token, in the same form.",
+	},
+	{
 		key: "servers", field: func(c *Config) any { return &c.Servers }, absent: "only those that gatehouse add has added", live: true,
 		example: "\n  tickets:\n    url: https://tickets.internal/mcp\n  time:\n    command: [uvx, mcp-server-time]\n    env:\n      LOG: quiet\n    env_file: /etc/gatehouse/time.env",
 		doc:     "MCP servers behind the gateway, by name. Each has the url of its endpoint, or the command that starts it with its environment: env, and lines KEY=VALUE in env_file. Where the server answers for accounts, provider names the one whose credentials it takes. Tools are pinned when a server is first seen. What stands here changes here only.",
@@ -392,6 +424,12 @@ func (s setting) parse(c *Config, texts []string) (why string) {
 			return fmt.Sprintf("it is a time from 1s to %dh, such as %s", cmp.Or(s.most, time.Hour)/time.Hour, s.preset)
 		}
 		*field = d
+	case *throttle.Limit:
+		l, err := throttle.ParseLimit(strings.Join(texts, " "))
+		if err != nil {
+			return err.Error()
+		}
+		*field = l
 	case *[]string:
 		*field = texts
 	case *[]netip.Prefix:

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 )
 
 // load is Load without what this computer may hold in the usual places.
@@ -32,6 +34,9 @@ func TestDefaults(t *testing.T) {
 		Listen: "localhost:3000", DataDir: "/data/gatehouse", Database: "sqlite:/data/gatehouse/gatehouse.db", MasterKeyFile: "/data/gatehouse/master.key",
 		Registration: "open", CIMD: "open", RedirectSchemes: []string{"cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"}, EndpointStyle: "oauth",
 		LogLevel: "info", Drain: 25 * time.Second, ReuseWindow: time.Minute, SigningAlg: "ES256", SigningKeyLife: 90 * 24 * time.Hour,
+		AuthorizeLimit: throttle.Limit{Each: 300, All: 3000, Per: time.Minute}, RegisterLimit: throttle.Limit{Each: 600, All: 1200, Per: time.Hour},
+		SignInLimit: throttle.Limit{Each: 100, All: 3000, Per: 10 * time.Minute}, TypedCodeLimit: throttle.Limit{Each: 30, All: 3000, Per: 15 * time.Minute},
+		FailureLimit: throttle.Limit{Each: 600, Per: time.Minute}, StrangerLimit: throttle.Limit{Each: 1200, Per: time.Minute},
 	}
 	if err != nil || !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v, %v", c, err)
@@ -185,6 +190,7 @@ var samples = map[string]string{
 	"log.level": "warn", "log.format": "json", "drain": "7s", "refresh_reuse_window": "30m",
 	"external.issuers": "https://idp.example/realm", "external.audiences": "gatehouse", "external.rank_claim": "groups", "external.admins": "admins", "external.standards": "staff",
 	"external.client_id": "gatehouse", "external.client_secret_file": "/x",
+	"limits.authorize": "1/2/3s", "limits.register": "1/2/3s", "limits.sign_in": "1/2/3s", "limits.typed_codes": "1/2/3s", "limits.failures": "1/2/3s", "limits.strangers": "1/2/3s",
 	"signing_alg": "EdDSA", "signing_key_life": "720h", "opaque_tokens": "tickets",
 }
 

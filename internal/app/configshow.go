@@ -12,6 +12,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 )
 
 // A Flag is a setting that gatehouse serve takes as a flag.
@@ -64,6 +66,8 @@ func (s setting) show(c *Config) string {
 	case *bool:
 		return fmt.Sprint(*field)
 	case *time.Duration:
+		return field.String()
+	case *throttle.Limit:
 		return field.String()
 	case *[]string:
 		return strings.Join(*field, ", ")

@@ -199,6 +199,9 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, f flow, req oauth
 	if err != nil {
 		return err
 	}
+	if err := s.mayBegin(r, b, f.Client.ID); err != nil {
+		return err
+	}
 	f.Hint = mailAddress(req.LoginHint)
 	if demands(req, promptConsent) {
 		f.Prompt = promptConsent

@@ -223,6 +223,9 @@ func (s *Server) machine(v verbs) http.Handler {
 // the reference.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, ref string, err error) {
 	e := oauthError(err, ref)
+	if full := s.failed(r, e); full != nil {
+		err, e = full, oauthError(full, ref)
+	}
 	if wait := problem.From(err).Wire(ref).Retry; wait > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(wait))
 	}

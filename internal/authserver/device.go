@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
@@ -36,9 +37,6 @@ const (
 	codeLength  = 8
 )
 
-// Guesses is the group in which codes are counted that somebody typed.
-const Guesses throttle.Group = "device_code"
-
 // device is the device authorization endpoint (RFC 8628 §3.1): a program that can open
 // no browser gets a code for itself and one for the person.
 func (s *Server) device(w http.ResponseWriter, r *http.Request, ref string) error {
@@ -48,6 +46,9 @@ func (s *Server) device(w http.ResponseWriter, r *http.Request, ref string) erro
 	}
 	shown, err := s.present(r, form)
 	if err != nil {
+		return err
+	}
+	if err := s.mayBegin(r, authn.Browser{}, shown.id); err != nil {
 		return err
 	}
 	if err := s.introduced(r.Context(), shown.id); err != nil {

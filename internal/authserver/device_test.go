@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 )
 
 const deviceGrant = "urn:ietf:params:oauth:grant-type:device_code"
@@ -256,7 +258,7 @@ func TestALinkWithACodeConnectsNothing(t *testing.T) {
 
 // Attack 121: codes cannot be tried out: right or wrong, an address has so many tries.
 func TestGuessingCodesIsThrottled(t *testing.T) {
-	h := start(t)
+	h := start(t, func(c *app.Config) { c.TypedCodeLimit = throttle.Limit{Each: 30, All: 3000, Per: day} })
 	b, client := h.person(), h.screenless()
 	d := h.device(client, nil)
 	for i := 0; ; i++ {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
@@ -46,6 +47,9 @@ func (s *Server) push(w http.ResponseWriter, r *http.Request, _ string) error {
 		return err
 	}
 	if err := s.introduced(r.Context(), shown.id); err != nil {
+		return err
+	}
+	if err := s.mayBegin(r, authn.Browser{}, shown.id); err != nil {
 		return err
 	}
 	handle := token.NewSplit("par_")

@@ -16,6 +16,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/jwks"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 )
 
@@ -41,6 +42,9 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request, ref string) er
 	}
 	if fault != nil && mode == RegistrationOpen {
 		return fault
+	}
+	if err := s.Throttle.Take(Registrations, throttle.Address(r.RemoteAddr)); err != nil {
+		return err
 	}
 	answer.ClientID = newUUID()
 	secret, manage := newSecret(answer.TokenAuthMethod), registrationPrefix+newUUID()

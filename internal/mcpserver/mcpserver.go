@@ -28,6 +28,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
 
@@ -38,6 +39,9 @@ const (
 	maxUnknown = 64 << 10
 )
 
+// Strangers is the group in which requests without a good token are counted.
+const Strangers throttle.Group = "strangers"
+
 // Server is the MCP door. Set the fields and mount Routes.
 type Server struct {
 	DB       *store.DB
@@ -45,6 +49,7 @@ type Server struct {
 	Authn    *authn.Authn
 	Registry *tool.Registry
 	Box      *seal.Box
+	Throttle *throttle.Throttle
 	Log      *slog.Logger
 	Public   string                   // public address, without a slash at the end
 	Origins  func(origin string) bool // which web pages may call (R736, R1411)
@@ -142,9 +147,14 @@ func (s *Server) post(x *exchange) {
 	msg, fault := mcp.Parse(body)
 	x.msg = msg
 	x.record.Call = called(msg)
-	if x.principal.Kind == principal.Anonymous && !s.open(msg) {
-		s.askToken(x)
-		return
+	if x.principal.Kind == principal.Anonymous {
+		if !s.open(msg) {
+			s.askToken(x)
+			return
+		}
+		if s.tooOften(x) {
+			return
+		}
 	}
 	if status != 0 {
 		http.Error(x.w, "send one JSON-RPC message of at most 4 MiB as application/json", status)
@@ -307,11 +317,29 @@ func (s *Server) askToken(x *exchange) {
 	s.refuse(x, authn.TokenMissing.New("an access token is needed"))
 }
 
+// tooOften counts a request without a good token, and answers it where there were too
+// many from this address.
+func (s *Server) tooOften(x *exchange) bool {
+	err := s.Throttle.Take(Strangers, throttle.Address(x.r.RemoteAddr))
+	if err == nil {
+		return false
+	}
+	p := problem.From(err)
+	x.record.Code = p.Name
+	x.w.Header().Set("Retry-After", strconv.Itoa(p.Wire(x.ref).Retry))
+	data, _ := json.Marshal(p.Wire(x.ref)) // plain strings and numbers
+	s.reply(x, p.Kind.Status(), mcp.Message{ID: x.msg.ID, Error: &mcp.Error{Code: mcp.InvalidRequest, Message: p.Detail, Data: data}})
+	return true
+}
+
 // refuse answers a request that a token, or another one, would cure: 401 or 403
 // with the challenge that says how (R501–R504, R508).
 func (s *Server) refuse(x *exchange, err error) {
 	p := problem.From(err)
 	x.record.Code = p.Name
+	if p.Kind == problem.Unauthenticated && s.tooOften(x) {
+		return
+	}
 	challenge := oauth.BearerChallenge{
 		Realm: "gatehouse", Ref: x.ref, Scope: strings.Join(x.audience.Scopes, " "),
 		ResourceMetadata: oauth.WellKnown(x.audience.URL, oauth.ResourceSuffix),

@@ -38,6 +38,7 @@ type Pages struct {
 	AuthServer *authserver.Server
 	Vault      *vault.Vault
 	Gate       *gate.Gate
+	Throttle   *throttle.Throttle
 	Registry   *tool.Registry
 	Log        *slog.Logger
 	Issuer     string
@@ -89,6 +90,13 @@ var (
 )
 
 const maxForm = 64 << 10
+
+// What is counted of those who sign in: by address, and letters by whom they go to,
+// known or not.
+const (
+	SignIns throttle.Group = "sign_in"
+	Letters throttle.Group = "letters"
+)
 
 // sameSite refuses forms that another site posted.
 var sameSite = http.NewCrossOriginProtection()
@@ -250,6 +258,12 @@ func (p *Pages) sendLink(w http.ResponseWriter, r *http.Request, _ string) error
 		v.Email, v.Fault = email, "Type an e-mail address, like name@example.org."
 		return views.SignIn(w, http.StatusBadRequest, v)
 	}
+	if err := p.Throttle.Take(SignIns, throttle.Address(r.RemoteAddr)); err != nil {
+		return err
+	}
+	if err := p.Throttle.Take(Letters, strings.ToLower(strings.TrimSpace(email))); err != nil {
+		return err
+	}
 	if _, ok := p.AuthServer.Waiting(r, flow); !ok {
 		flow = ""
 	}
@@ -275,6 +289,9 @@ func (p *Pages) showLink(w http.ResponseWriter, r *http.Request, ref string) err
 
 func (p *Pages) useLink(w http.ResponseWriter, r *http.Request, ref string) error {
 	if _, err := p.form(w, r); err != nil {
+		return err
+	}
+	if err := p.Throttle.Take(SignIns, throttle.Address(r.RemoteAddr)); err != nil {
 		return err
 	}
 	flow, err := p.Authn.UseLink(w, r, r.PostForm.Get("token"), ref)
@@ -324,6 +341,9 @@ func (p *Pages) makeOwner(w http.ResponseWriter, r *http.Request, ref string) er
 	}
 	b, err := p.form(w, r)
 	if err != nil {
+		return err
+	}
+	if err := p.Throttle.Take(SignIns, throttle.Address(r.RemoteAddr)); err != nil {
 		return err
 	}
 	email := strings.TrimSpace(r.PostForm.Get("email"))

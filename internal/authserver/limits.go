@@ -1,0 +1,60 @@
+package authserver
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/authn"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
+)
+
+// What is counted of those who are not known: each of these makes a row, or is a
+// guess.
+const (
+	Authorizations throttle.Group = "authorize"   // begun: at the authorization endpoint, pushed, for a device
+	Registrations  throttle.Group = "register"    // of apps that register themselves
+	Guesses        throttle.Group = "typed_codes" // codes of devices, right or wrong
+	Failures       throttle.Group = "failures"    // at the endpoints for programs
+)
+
+// mayBegin counts an authorization that begins. Where strangers have used up what there
+// is, whoever is known goes on, and is counted by themselves: a person who is signed
+// in, and an app that somebody has allowed (attack 57, libraries.md §4).
+func (s *Server) mayBegin(r *http.Request, b authn.Browser, client string) error {
+	address := throttle.Address(r.RemoteAddr)
+	full := s.Throttle.Take(Authorizations, address)
+	if full == nil {
+		return nil
+	}
+	if b.SignedIn() {
+		return s.Throttle.Take(Authorizations+"/person", b.Member.ID)
+	}
+	allowed, err := s.somebodyAllows(r.Context(), client)
+	if err != nil || !allowed {
+		return cmp.Or(err, full)
+	}
+	return s.Throttle.Take(Authorizations+"/app", address+" "+client)
+}
+
+// somebodyAllows reports whether an app has a consent of anybody.
+func (s *Server) somebodyAllows(ctx context.Context, client string) (allowed bool, err error) {
+	err = s.DB.View(ctx, func(tx *store.Tx) error {
+		return tx.QueryRow(`SELECT EXISTS (SELECT 1 FROM consent WHERE client = $1 AND ended_at IS NULL)`, client).Scan(&allowed)
+	})
+	return allowed, err
+}
+
+// failed counts a request that an endpoint for programs refused, and is what to answer
+// in its place where there were too many from this address. What does not fail is
+// answered all the same: who shares the address with an attacker, as the users of a
+// hosted client do, goes on (R418). A device that asks too early is told so, and
+// whoever waits for a person has not failed.
+func (s *Server) failed(r *http.Request, e *oauth.Error) error {
+	if e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests || e.Code == oauth.AuthorizationPending || e.Code == oauth.SlowDown {
+		return nil
+	}
+	return s.Throttle.Take(Failures, throttle.Address(r.RemoteAddr))
+}

@@ -1,0 +1,141 @@
+package authserver_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/gatehouse-mcp/gatehouse/internal/app"
+	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
+)
+
+// day is a window that ends in no test.
+const day = 24 * time.Hour
+
+// limited fails unless an endpoint for programs says how long to wait (R418).
+func limited(t *testing.T, a apptest.Answer) {
+	t.Helper()
+	wait, _ := strconv.Atoi(a.Header.Get("Retry-After"))
+	if a.StatusCode != http.StatusTooManyRequests || a.Error() != oauth.TemporarilyUnavailable || wait <= 0 || wait > 86400 || a.Header.Get("Cache-Control") != "no-store" || a.Header.Get("Access-Control-Allow-Origin") != "*" {
+		t.Errorf("%d %v %s", a.StatusCode, a.Header, a.Text)
+	}
+}
+
+// R219, attack 57: registrations of one address are limited, and their rows with them,
+// whatever headers say; apps that are there go on.
+func TestRegistrationsAreLimited(t *testing.T) {
+	onEach(t, func(t *testing.T, h house) {
+		b, client := h.person(), h.hosted("Claude")
+		tokens := h.allowed(b, client, "always", with("redirect_uri", web))
+		for i := range 30 {
+			a := h.PostJSON("/oauth/register", `{"redirect_uris":["https://b.example/cb"]}`, fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", i), fmt.Sprintf("Forwarded: for=192.0.2.%d", i))
+			if i < 9 && a.StatusCode != http.StatusCreated {
+				t.Errorf("%d: %d %s", i, a.StatusCode, a.Text)
+			}
+			if i >= 9 {
+				limited(t, a)
+			}
+		}
+		if n := h.Count(`SELECT count(*) FROM client`); n != 10 {
+			t.Errorf("%d clients", n)
+		}
+		tokens = h.refresh(client, tokens.RefreshToken)
+		if !h.works(tokens.AccessToken) {
+			t.Error("an app that is there does not go on")
+		}
+		h.silent(b, client, with("redirect_uri", web))
+		if n := h.Strangers()["/oauth/register refused: temporarily_unavailable"]; n == 0 {
+			t.Log(h.Strangers()) // recorded once a minute
+		}
+	}, func(c *app.Config) { c.RegisterLimit = throttle.Limit{Each: 10, All: 1000, Per: day} })
+}
+
+// Attack 125: authorizations that begin are limited at all three doors together, and
+// with them the rows that they make; who is known goes on: a person who is signed in,
+// and an app that somebody has allowed.
+func TestAuthorizationsAreLimited(t *testing.T) {
+	onEach(t, func(t *testing.T, h house) {
+		b, known := h.person(), h.hosted("Claude")
+		h.allowed(b, known, "always", with("redirect_uri", web)) // 1
+		stranger, device := h.Register(), h.screenless()
+		query := authorization(h, stranger, nil)
+		for i := range 8 {
+			if a := h.authorize(query); a.StatusCode != http.StatusSeeOther {
+				t.Fatalf("%d: %d %s", i, a.StatusCode, a.Text)
+			}
+		}
+		h.push(stranger, nil)
+		h.unchanged(t, func() {
+			for i := range 20 {
+				a := h.Get("/oauth/authorize?"+query.Encode(), "Accept: text/html", fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", i), fmt.Sprintf("X-Real-IP: 192.0.2.%d", i))
+				shown(t, a, http.StatusTooManyRequests)
+				if a.Header.Get("Retry-After") == "" {
+					t.Errorf("%v", a.Header)
+				}
+			}
+			limited(t, h.Form("/oauth/par", query))
+			limited(t, h.Form("/oauth/device", with("client_id", device)))
+		})
+		if n := h.Count(`SELECT count(*) FROM flow`); n != 9 {
+			t.Errorf("%d flows", n)
+		}
+		h.silent(b, known, with("redirect_uri", web))
+		h.asked(b, authorization(h, stranger, nil)) // this person is known
+		if a := h.authorize(authorization(h, known, with("redirect_uri", web))); a.StatusCode != http.StatusSeeOther {
+			t.Errorf("the app is known: %d %s", a.StatusCode, a.Text)
+		}
+		h.push(known, with("redirect_uri", web))
+		for range 20 {
+			h.authorize(authorization(h, known, with("redirect_uri", web)))
+		}
+		if a := h.authorize(authorization(h, known, with("redirect_uri", web))); a.StatusCode != http.StatusTooManyRequests {
+			t.Errorf("the app is unlimited: %d", a.StatusCode)
+		}
+		h.silent(b, known, with("redirect_uri", web)) // and that holds up nobody who is signed in
+	}, func(c *app.Config) { c.AuthorizeLimit = throttle.Limit{Each: 10, All: 1000, Per: day} })
+}
+
+// R418: what fails too often at the endpoints for programs is told to wait; what does
+// not fail is answered, from the same address too, and honest waiting is no failure.
+func TestFailuresAreLimitedAndNothingElse(t *testing.T) {
+	onEach(t, func(t *testing.T, h house) {
+		b, client, device := h.person(), h.hosted("Claude"), h.screenless()
+		tokens := h.allowed(b, client, "always", with("redirect_uri", web))
+		d := h.device(device, nil)
+		for range 20 {
+			h.patient()
+			if a := h.poll(device, d.DeviceCode); a.Error() != oauth.AuthorizationPending {
+				t.Fatalf("%d %s", a.StatusCode, a.Text)
+			}
+		}
+		for i, send := range []func() apptest.Answer{
+			func() apptest.Answer { return h.Refresh(client, "rt_x") },
+			func() apptest.Answer { return h.Redeem(client, "code_x", oauth.NewVerifier(), nil) },
+			func() apptest.Answer { return h.Form("/oauth/token", with("grant_type", "password", "client_id", "x")) },
+			func() apptest.Answer { return h.Form("/oauth/revoke", with("token", "x", "client_id", "x")) },
+			func() apptest.Answer { return h.poll(device, "dev_x") },
+		} {
+			for j := range 2 {
+				if a := send(); a.StatusCode == http.StatusTooManyRequests {
+					t.Errorf("%d, %d: %s", i, j, a.Text)
+				}
+			}
+		}
+		for range 10 {
+			limited(t, h.Refresh(client, "rt_x"))
+		}
+		limited(t, h.Form("/oauth/token", url.Values{}))
+		tokens = h.refresh(client, tokens.RefreshToken) // at the same address
+		if !h.works(tokens.AccessToken) {
+			t.Error("an honest one does not go on")
+		}
+		h.patient()
+		refused(t, h.poll(device, d.DeviceCode), oauth.AuthorizationPending)
+		h.silent(b, client, with("redirect_uri", web))
+	}, func(c *app.Config) { c.FailureLimit = throttle.Limit{Each: 10, Per: day} })
+}
