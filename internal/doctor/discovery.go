@@ -15,7 +15,7 @@ import (
 var discoveryChecks = []check{
 	{
 		id: "resource-metadata", group: "Discovery",
-		expected:  "the server is described in JSON at the well-known address for its path",
+		expected:  "the server is described in JSON, at the well-known address for its path",
 		fix:       "serve the protected resource metadata as application/json there",
 		reference: "RFC 9728 §3; MCP 2025-11-25 authorization, Authorization Server Location", requirement: "R107 R108",
 		run: (*exam).resourceMetadata,
@@ -27,7 +27,7 @@ var discoveryChecks = []check{
 		reference: "RFC 9728 §5", requirement: "R113",
 		run: func(e *exam) outcome {
 			at := e.challenge.ResourceMetadata()
-			if at == "" || !e.hasPRM {
+			if at == "" || !e.hasPRM || e.prmAt == at && at != oauth.ResourceMetadataURLs(e.opts.Server)[0] {
 				return skip("there are not two")
 			}
 			if at == oauth.ResourceMetadataURLs(e.opts.Server)[0] {
@@ -50,7 +50,9 @@ var discoveryChecks = []check{
 			if !e.hasPRM {
 				return skip("the server is not described")
 			}
-			return must(oauth.SameResource(e.prm.Resource, e.opts.Server), "resource="+quote(e.prm.Resource))
+			origin := e.url.Scheme + "://" + e.url.Host
+			whole := e.prmAt == oauth.WellKnown(origin, oauth.ResourceSuffix) && oauth.SameResource(e.prm.Resource, origin) // of all that is there
+			return must(whole || oauth.SameResource(e.prm.Resource, e.opts.Server), "resource="+quote(e.prm.Resource))
 		},
 	},
 	{
@@ -100,24 +102,38 @@ var discoveryChecks = []check{
 			if !e.hasPRM {
 				return skip("the server is not described")
 			}
-			a := e.document(oauth.ResourceMetadataURLs(e.opts.Server)[0])
+			a := e.document(e.prmAt)
 			return should(a.open(), "Access-Control-Allow-Origin="+quote(a.header.Get("Access-Control-Allow-Origin")))
 		},
 	},
 }
 
+// resourceMetadata looks where clients look. One of the places is enough for the
+// standard, but not for every client.
 func (e *exam) resourceMetadata() outcome {
-	at := oauth.ResourceMetadataURLs(e.opts.Server)[0]
-	a := e.document(at)
-	if a.ok() && json.Unmarshal(a.body, &e.prm) == nil {
-		e.hasPRM = true
-		return must(a.isJSON(), fmt.Sprintf("%s: content type %q", at, a.header.Get("Content-Type")))
+	places := oauth.ResourceMetadataURLs(e.opts.Server)
+	if at := e.challenge.ResourceMetadata(); at != "" && !slices.Contains(places, at) {
+		places = append(places, at)
 	}
-	seen := at + ": " + a.String()
-	if a.ok() {
-		seen += ", and no JSON"
+	var tried []string
+	for i, at := range places {
+		a := e.document(at)
+		if a.ok() && json.Unmarshal(a.body, &e.prm) == nil {
+			e.hasPRM, e.prmAt = true, at
+			switch seen := fmt.Sprintf("%s: content type %q", at, a.header.Get("Content-Type")); {
+			case !a.isJSON():
+				return fault(seen)
+			case i > 0:
+				return outcome{Warning, "only at " + at, "serve it at " + places[0] + " too: not every client looks elsewhere"}
+			default:
+				return good(seen)
+			}
+		}
+		if tried = append(tried, at+": "+a.String()); a.ok() {
+			tried[i] += ", and no JSON"
+		}
 	}
-	return fault(seen)
+	return fault(strings.Join(tried, "; "))
 }
 
 // issuer is where the server says one signs in; without a description it is the

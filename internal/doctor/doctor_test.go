@@ -262,6 +262,23 @@ func TestBrokenServers(t *testing.T) {
 		{"any origin", mcpStatus(func(r *http.Request) bool { return r.Header.Get("Origin") != "" }, 401), Fault, "origin"},
 		{"any host", mcpStatus(func(r *http.Request) bool { return r.Host == "stranger.example" }, 401), Fault, "host"},
 		{"no description", func(f *fake) { f.override["/.well-known/oauth-protected-resource/mcp"] = status(404) }, Fault, "resource-metadata"},
+		{"described at the root only", func(f *fake) {
+			f.override["/.well-known/oauth-protected-resource/mcp"] = status(404)
+			old := f.challenge
+			f.challenge = func(r *http.Request) string {
+				return strings.Replace(old(r), "oauth-protected-resource/mcp", "oauth-protected-resource", 1)
+			}
+			f.prm["resource"] = f.URL
+			f.override["/.well-known/oauth-protected-resource"] = func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(f.prm) }
+		}, Warning, "resource-metadata"},
+		{"described where the challenge says only", func(f *fake) {
+			f.override["/.well-known/oauth-protected-resource/mcp"] = status(404)
+			old := f.challenge
+			f.challenge = func(r *http.Request) string {
+				return strings.Replace(old(r), ".well-known/oauth-protected-resource/mcp", "described", 1)
+			}
+			f.override["/described"] = func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(f.prm) }
+		}, Warning, "resource-metadata"},
 		{"description as text", func(f *fake) {
 			f.header = func(p string, h http.Header) {
 				if strings.Contains(p, "protected-resource") {

@@ -38,6 +38,7 @@ type exam struct {
 	challenge oauth.AuthChallenge // in it
 	prm       oauth.ResourceMetadata
 	hasPRM    bool
+	prmAt     string // where it was found
 	as        metadata
 	hasAS     bool
 	app       app // registered for this examination
