@@ -3,7 +3,7 @@ package attacks_test
 import "testing"
 
 // catalogue are the attacks of the groups that this suite is about: redirect URI,
-// parsing, device, load, PKCE, code, refresh, registration, consent, issuer, audience, JWT, documents, introspection, transport. What of one cannot be
+// parsing, device, load, PKCE, code, refresh, client authentication, exchange and assertions, registration, consent, issuer, audience, JWT, documents, introspection, transport. What of one cannot be
 // attacked yet waits for the feature that it is about.
 var catalogue = []struct {
 	number int
@@ -50,6 +50,12 @@ var catalogue = []struct {
 	{number: 38, waits: "passwords: there are none to reset"},
 	{number: 39},
 	{number: 40, first: true},
+
+	{number: 41},
+	{number: 43},
+	{number: 44, first: true},
+	{number: 45, first: true},
+	{number: 46},
 
 	{number: 47},
 	{number: 48},
@@ -112,6 +118,8 @@ var catalogue = []struct {
 	{number: 109},
 	{number: 110},
 	{number: 121, first: true},
+	{number: 122},
+	{number: 123},
 	{number: 113, waits: "passkeys and other ways to sign in: all have the same strength so far"},
 
 	{number: 124, first: true},
@@ -121,7 +129,7 @@ var catalogue = []struct {
 // No attack of these groups is forgotten, and none is tried that nobody listed.
 func TestNoAttackIsForgotten(t *testing.T) {
 	tried := map[int]int{}
-	for _, rows := range [][]row{redirectRows(), parsingRows(), deviceRows(), loadRows(), pkceRows(), codeRows(), refreshRows(), registrationRows(), consentRows(), issuerRows(), audienceRows(), jwtRows(), transportRows(), thirdPartyRows(), documentRows(), closedRows(), introspectionRows()} {
+	for _, rows := range [][]row{redirectRows(), parsingRows(), deviceRows(), loadRows(), pkceRows(), codeRows(), refreshRows(), registrationRows(), consentRows(), issuerRows(), audienceRows(), jwtRows(), transportRows(), thirdPartyRows(), documentRows(), closedRows(), introspectionRows(), machineRows()} {
 		names := map[string]bool{}
 		for _, r := range rows {
 			tried[r.number]++
