@@ -69,6 +69,7 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	unheed := h.heed(ctx, end, given, out)
+	stopLog := own(ctx, h.writeLog)
 	stop := h.work(ctx)
 	if err = h.announce(ctx, out); err == nil {
 		err = h.open(ctx, listeners, socket)
@@ -77,6 +78,7 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	}
 	unheed()
 	stop()
+	stopLog() // the last to speak
 	return errors.Join(err, remove(), h.db.Close())
 }
 
@@ -104,6 +106,8 @@ type house struct {
 	node   string                 // this process, among those that share the database
 	log    *slog.Logger
 	level  *slog.LevelVar // of the log
+
+	writeLog func(context.Context) // the job that writes out its lines
 
 	health     health
 	migrations int         // that were applied when we began
@@ -151,7 +155,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	c.IssuerURL = cmp.Or(c.IssuerURL, c.PublicURL)
 	box := seal.Box{Keeper: key}
 	h := &house{config: c, node: store.ID("node_"), key: key, db: db, registry: &tool.Registry{}}
-	h.log, h.level = newLog(c, out)
+	h.log, h.level, h.writeLog = newLog(c, out)
 	h.supervisor = theSupervisor()
 	h.live.Store(&c)
 	h.audit = &audit.Log{DB: db, Box: box}
@@ -254,9 +258,7 @@ func (h *house) recover(ctx context.Context) error {
 
 // work starts the jobs. The returned function ends them and waits for them.
 func (h *house) work(ctx context.Context) (stop func()) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var jobs sync.WaitGroup
-	for _, job := range []func(context.Context){
+	return own(ctx,
 		h.tokens.Run,
 		h.throttle.Run,
 		h.servers.Run,
@@ -275,10 +277,17 @@ func (h *house) work(ctx context.Context) (stop func()) {
 				h.log.Error("what strangers did could not be recorded", "err", err)
 			}
 		},
-	} {
-		jobs.Go(func() { job(ctx) })
+	)
+}
+
+// own runs jobs. The returned function ends them and waits for them.
+func own(ctx context.Context, jobs ...func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	for _, job := range jobs {
+		running.Go(func() { job(ctx) })
 	}
-	return func() { cancel(); jobs.Wait() }
+	return func() { cancel(); running.Wait() }
 }
 
 // opaque reports whether the access tokens of a client at a resource say nothing.

@@ -18,15 +18,17 @@ import (
 )
 
 // newLog is the log of the server: text where a person reads it, JSON otherwise,
-// unless the configuration says which.
-func newLog(c Config, out io.Writer) (*slog.Logger, *slog.LevelVar) {
-	level := &slog.LevelVar{}
+// unless the configuration says which. Its lines wait for others once run goes.
+func newLog(c Config, out io.Writer) (log *slog.Logger, level *slog.LevelVar, run func(context.Context)) {
+	level = &slog.LevelVar{}
 	level.Set(logLevels[c.LogLevel])
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: redact}
+	lines := newLines(out)
+	var handler slog.Handler = slog.NewJSONHandler(lines, options)
 	if c.LogFormat == "text" || c.LogFormat == "" && isTerminal(out) {
-		return slog.New(slog.NewTextHandler(out, options)), level
+		handler = slog.NewTextHandler(lines, options)
 	}
-	return slog.New(slog.NewJSONHandler(out, options)), level
+	return slog.New(atOnce{handler, lines}), level, lines.run
 }
 
 // logLevels are the values of log.level; none means info.

@@ -11,7 +11,7 @@ import (
 func BenchmarkRequestLog(b *testing.B) {
 	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	h := &house{}
-	h.log, h.level = newLog(Config{LogFormat: "json"}, io.Discard)
+	h.log, h.level, _ = newLog(Config{LogFormat: "json"}, io.Discard)
 	for name, handler := range map[string]http.Handler{"without": answer, "with": h.logged(answer)} {
 		b.Run(name, func(b *testing.B) {
 			r := httptest.NewRequest(http.MethodPost, "/mcp", nil)

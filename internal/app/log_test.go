@@ -26,7 +26,7 @@ func TestLoggersKeepSecrets(t *testing.T) {
 	for format := range map[string]bool{"text": true, "json": true} {
 		for name, secret := range kinds {
 			var out bytes.Buffer
-			log, _ := newLog(Config{LogFormat: format, LogLevel: "debug"}, &out)
+			log, _, _ := newLog(Config{LogFormat: format, LogLevel: "debug"}, &out)
 			in := "x=" + secret + "&y"
 			log.Info("message with "+in, "value", secret, "inside", in)
 			log.With("with", secret).WithGroup("g").Warn("m", "err", errors.New("refused: "+in), slog.Group("deep", "v", in))
@@ -40,7 +40,7 @@ func TestLoggersKeepSecrets(t *testing.T) {
 			}
 		}
 		var out bytes.Buffer
-		log, _ := newLog(Config{LogFormat: format}, &out)
+		log, _, _ := newLog(Config{LogFormat: format}, &out)
 		names := []string{"rt_01ARZ3NDEKTSV4RRFFQ69G5FAV", "req_01ARZ3NDEKTSV4RRFFQ69G5FAV", "POST /mcp/tool/{name}", "member:usr_01ARZ3NDEKTSV4RRFFQ69G5FAV", "3f2504e0-4f89-41d3-9a0c-0305e82c3301", "203.0.113.0/24", "billing_task_list"}
 		log.Info("names", "of", strings.Join(names, " "))
 		for _, name := range names {
@@ -61,7 +61,7 @@ func TestLogFormatAndLevel(t *testing.T) {
 		{Config{LogLevel: "error"}, ""}, {Config{LogLevel: "debug", LogFormat: "text"}, "msg=detail"},
 	} {
 		var out bytes.Buffer
-		log, _ := newLog(tt.c, &out)
+		log, _, _ := newLog(tt.c, &out)
 		log.Debug("detail")
 		log.Warn("shown")
 		if got := out.String(); !strings.Contains(got, tt.want) || tt.want == "" && got != "" {
