@@ -102,4 +102,6 @@ func (h atOnce) WithAttrs(attrs []slog.Attr) slog.Handler {
 }
 
 // WithGroup is what a slog.Handler has.
-func (h atOnce) WithGroup(name string) slog.Handler { return atOnce{h.Handler.WithGroup(name), h.lines} }
+func (h atOnce) WithGroup(name string) slog.Handler {
+	return atOnce{h.Handler.WithGroup(name), h.lines}
+}
