@@ -453,3 +453,34 @@ func TestADeviceWaitsForTheAccount(t *testing.T) {
 		own(t, h.posts("/mcp", tokens.AccessToken, "knowledge_kb_search"), "mira")
 	})
 }
+
+// R555: several services side by side: one authorization connects an account at
+// each, and each server gets the token of its own.
+func TestSeveralServicesSideBySide(t *testing.T) {
+	t.Parallel()
+	k, second := apptest.NewKnowledge(t), apptest.NewKnowledge(t)
+	h := known{house{apptest.Open(t, k.Behind, second.BehindAs("second")), t}, k}
+	k.Knows(h.House)
+	second.Knows(h.House)
+	dana := h.person()
+	client := h.Register()
+	query, verifier := h.Authorization(client, nil)
+	page := dana.Connect(k, h.consented(dana, query), "mira", nil)
+	if to := apptest.Departs(page.Text); !strings.HasPrefix(to, second.Issuer) {
+		t.Fatalf("the second service is %q: %s", to, page.Text)
+	}
+	page = dana.Connect(second, page, "theo", nil)
+	var tokens oauth.TokenResponse
+	h.Redeem(client, apptest.Target(page.Text).Query().Get("code"), verifier, nil).JSON(t, &tokens)
+	own(t, h.posts("/mcp", tokens.AccessToken, "knowledge_kb_search"), "mira")
+	own(t, h.posts("/mcp", tokens.AccessToken, "second_kb_search"), "theo")
+	for _, header := range k.Got() {
+		for _, foreign := range second.Tokens() {
+			if strings.Contains(fmt.Sprint(header), foreign) {
+				t.Error("a token of the second service went to the first")
+			}
+		}
+	}
+	dana.Connect(k, dana.Open("/connect/knowledge"), "theo", nil) // another account in the place of the first
+	own(t, h.posts("/mcp", tokens.AccessToken, "knowledge_kb_search"), "theo")
+}

@@ -131,6 +131,10 @@ func (v *Vault) store(ctx context.Context, g grant, t *oauth2.Token, scopes []st
 
 // Run refreshes what is due until ctx ends, on one node at a time.
 func (v *Vault) Run(ctx context.Context) {
+	if len(v.Providers) == 0 {
+		return
+	}
+	defer func() { _, _ = v.DB.Lease(context.WithoutCancel(ctx), "vault", v.Node, 0) }() // it runs out by itself
 	tick := time.NewTicker(runs)
 	defer tick.Stop()
 	for {
@@ -152,9 +156,6 @@ func (v *Vault) Run(ctx context.Context) {
 // refreshDue refreshes a few of those that are due. What one of them fails with
 // does not stop the others.
 func (v *Vault) refreshDue(ctx context.Context) error {
-	if len(v.Providers) == 0 {
-		return nil
-	}
 	var due []grant
 	err := v.DB.View(ctx, func(tx *store.Tx) (err error) {
 		due, err = collect(tx.Query(`SELECT `+grantColumns+` FROM upstream_grant g JOIN connection c ON c.id = g.connection AND c.workspace = g.workspace

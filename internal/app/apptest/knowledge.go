@@ -28,6 +28,7 @@ type Knowledge struct {
 	URL string // of the MCP server
 
 	Strict atomic.Bool // the MCP server answers nobody without a token
+	name   string
 	mu     sync.Mutex
 	tokens []string      // that the service has handed out
 	got    []http.Header // of what reached the MCP server
@@ -73,13 +74,22 @@ func NewKnowledge(t testing.TB) *Knowledge {
 }
 
 // Behind puts the server behind a house, as a configuration file would.
-func (k *Knowledge) Behind(c *app.Config) {
-	c.Source.File = "gatehouse.yaml"
-	c.Providers = map[string]vault.Provider{"knowledge": {
-		Issuer: k.Issuer, ClientID: "gatehouse", Secret: seal.Hide("hush"), Auth: vault.AuthBasic, Reads: []string{qa.Read}, Writes: []string{qa.Write},
-		Hosts: []string{strings.TrimPrefix(k.URL, "http://")},
-	}}
-	c.Servers = map[string]upstream.Spec{"knowledge": {Name: "knowledge", URL: k.URL, Provider: "knowledge"}}
+func (k *Knowledge) Behind(c *app.Config) { k.BehindAs("knowledge")(c) }
+
+// BehindAs is Behind under another name.
+func (k *Knowledge) BehindAs(name string) func(*app.Config) {
+	k.name = name
+	return func(c *app.Config) {
+		c.Source.File = "gatehouse.yaml"
+		if c.Providers == nil {
+			c.Providers, c.Servers = map[string]vault.Provider{}, map[string]upstream.Spec{}
+		}
+		c.Providers[name] = vault.Provider{
+			Issuer: k.Issuer, ClientID: "gatehouse", Secret: seal.Hide("hush"), Auth: vault.AuthBasic, Reads: []string{qa.Read}, Writes: []string{qa.Write},
+			Hosts: []string{strings.TrimPrefix(k.URL, "http://")},
+		}
+		c.Servers[name] = upstream.Spec{Name: name, URL: k.URL, Provider: name}
+	}
 }
 
 // Knows registers the house at the service, and waits until it serves the server.
@@ -91,13 +101,13 @@ func (k *Knowledge) Knows(h *House) {
 
 // Introduce registers the house at the service.
 func (k *Knowledge) Introduce(h *House) {
-	k.Register(qa.Client{ID: "gatehouse", Secret: "hush", Redirect: h.URL + "/connect/knowledge/callback"})
+	k.Register(qa.Client{ID: "gatehouse", Secret: "hush", Redirect: h.URL + "/connect/" + k.name + "/callback"})
 }
 
 // Served waits until the house serves the server.
 func (k *Knowledge) Served(h *House) {
 	h.t.Helper()
-	for began := time.Now(); h.Get("/.well-known/oauth-protected-resource/s/knowledge/mcp").StatusCode != http.StatusOK; time.Sleep(20 * time.Millisecond) {
+	for began := time.Now(); h.Get("/.well-known/oauth-protected-resource/s/"+k.name+"/mcp").StatusCode != http.StatusOK; time.Sleep(20 * time.Millisecond) {
 		if time.Since(began) > 10*time.Second {
 			h.t.Fatal("the knowledge base is not served")
 		}
