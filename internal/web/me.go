@@ -11,6 +11,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
 	"github.com/gatehouse-mcp/gatehouse/internal/gate"
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/web/views"
 )
@@ -33,7 +34,7 @@ func (p *Pages) me(w http.ResponseWriter, r *http.Request, ref string) error {
 		return err
 	}
 	return views.Me(w, http.StatusOK, views.MeView{
-		Page: p.frame(ref), CSRF: b.FormToken(), User: b.Member.Email, Done: done[r.URL.Query().Get("done")], Apps: live, Ended: ended,
+		Page: p.frame(ref), CSRF: b.FormToken(), User: b.Member.Email, Admin: b.Member.Rank >= principal.Admin, Done: done[r.URL.Query().Get("done")], Apps: live, Ended: ended,
 		Accounts: len(p.Vault.Names()) > 0,
 	})
 }
@@ -94,14 +95,22 @@ func (p *Pages) own(w http.ResponseWriter, r *http.Request) (authn.Browser, erro
 
 // call calls a tool as the person, directly.
 func (p *Pages) call(r *http.Request, b authn.Browser, name string, args any, ref string) error {
+	return p.ask(r, b, name, args, nil, ref)
+}
+
+// ask is call where the answer matters.
+func (p *Pages) ask(r *http.Request, b authn.Browser, name string, args, answer any, ref string) error {
 	body, err := json.Marshal(args)
 	if err != nil {
 		return err
 	}
-	_, err = p.Gate.Do(r.Context(), gate.Call{
+	result, err := p.Gate.Do(r.Context(), gate.Call{
 		Principal: b.Member.Principal(), Name: name, Args: body, Door: "web", Remote: r.RemoteAddr, Ref: ref,
 	})
-	return err
+	if err != nil || answer == nil {
+		return err
+	}
+	return json.Unmarshal(result, answer)
 }
 
 func (p *Pages) removeApp(w http.ResponseWriter, r *http.Request, ref string) error {

@@ -167,6 +167,43 @@ test('connected apps, before and after everything is stopped', { timeout }, asyn
   await look('me-empty');
 });
 
+test('apps that may ask, one of them, and what is decided', { timeout }, async () => {
+  await page.goto(gatehouse.base + '/admin/clients');
+  await page.getByRole('heading', { level: 1, name: 'Apps that may ask' }).waitFor();
+  await look('clients');
+  await page.getByLabel('Name').fill('Wiki');
+  await page.getByLabel('Addresses it sends people back to').fill('http://wiki.example/cb');
+  await page.getByRole('button', { name: 'Add this app' }).click();
+  await page.getByRole('alert').waitFor();
+  await look('clients-fault');
+  await page.getByLabel('Addresses it sends people back to').fill('https://wiki.example/cb');
+  await page.getByRole('checkbox', { name: 'It runs on a server' }).check();
+  await page.getByRole('button', { name: 'Add this app' }).click();
+  await page.getByText('Client secret, shown this once').waitFor();
+  await look('clients-added');
+  await page.getByRole('link', { name: 'Unverified' }).click();
+  await page.getByRole('link', { name: 'Claude Code' }).first().click();
+  await page.getByText('What it says of itself').click();
+  await look('client');
+  await page.getByRole('button', { name: 'Approve' }).click();
+  await page.getByRole('status').waitFor();
+  await look('client-approved');
+  await page.getByLabel('Reason, which people see').fill('see ticket 12');
+  await page.getByRole('button', { name: 'Block' }).click();
+  await page.getByRole('heading', { name: 'Let it ask again' }).waitFor();
+  await look('client-blocked');
+  await page.getByRole('button', { name: 'Unblock' }).click();
+  await page.getByRole('heading', { name: 'Vouch for it' }).waitFor();
+});
+
+test('consent for an app with the name of an approved one', { timeout }, async () => {
+  const other = await App.start(gatehouse, 'Wiki');
+  await page.goto(other.address());
+  await page.getByText('This is not the app called').waitFor();
+  await look('consent-imitation');
+  await other.stop();
+});
+
 test('a device: the code, a wrong one, the question, and the end', { timeout }, async () => {
   const device = await Device.start(gatehouse);
   await page.goto(gatehouse.base + '/device');

@@ -35,6 +35,7 @@ type MeView struct {
 	Page
 	CSRF  string
 	User  string
+	Admin bool   // the reader decides about the server
 	Done  string // what was just done, as a sentence; empty if nothing
 	Apps  []App
 	Ended []EndedApp // within the last 90 days

@@ -100,6 +100,26 @@ func drawings(t testing.TB, s string) []drawing {
 			return SetupDone(w, 200, SetupDoneView{p, s, "http://localhost:3000/mcp", true})
 		}},
 		{"setupdone mail", func(w http.ResponseWriter) error { return SetupDone(w, 200, SetupDoneView{Page: p, Email: s}) }},
+		{"clients", func(w http.ResponseWriter) error {
+			return Clients(w, 200, ClientsView{
+				Page: p, CSRF: s, User: s, Done: s, Fault: s, Made: MadeSecret{s, s, s}, Filters: []Filter{{"All", "/admin/clients", true}, {"Blocked", "/admin/clients?state=blocked", false}},
+				Clients: []KnownClient{
+					{ID: s, Name: s, Kind: "Registered itself", Places: []string{s}, People: 1, Used: time.Hour, Created: time.Hour, From: "203.0.113.0/24"},
+					{ID: "https://a.example/c.json", Name: s, Kind: "Known by a document of its maker", Domain: "a.example", Places: []string{"a.example", "A program on this computer"}, Created: time.Hour},
+					{ID: "x", Name: "", Kind: "Added by an administrator", Approved: "auth.acme.dev", Created: time.Hour}, {ID: "y", Name: s, Blocked: true, Reason: s, Created: time.Hour},
+				},
+				Next: "/admin/clients?after=x", Policy: []string{s}, Given: Given{s, s, true}, Terminal: s,
+			})
+		}},
+		{"clients none", func(w http.ResponseWriter) error { return Clients(w, 200, ClientsView{Page: p}) }},
+		{"client", func(w http.ResponseWriter) error {
+			return ClientPage(w, 200, ClientView{Page: p, CSRF: s, User: s, Done: s, Made: MadeSecret{s, s, s}, Terminal: s, Known: KnownClient{
+				ID: s, Name: s, Kind: s, Domain: s, Places: []string{s}, People: 2, Used: time.Hour, Created: time.Hour, From: s, Redirects: []string{s, s}, Fetched: time.Minute, Metadata: s, Secret: true,
+			}})
+		}},
+		{"client blocked", func(w http.ResponseWriter) error {
+			return ClientPage(w, 200, ClientView{Page: p, Known: KnownClient{ID: "x", Name: s, Blocked: true, Reason: s, Created: time.Hour, Fixed: true}})
+		}},
 		{"consent loopback", ask(func(v *ConsentView) {})},
 		{"consent app link", ask(func(v *ConsentView) { v.Client, v.Fault = app, "Tick the box if you started this." })},
 		{"consent web", ask(func(v *ConsentView) { v.Client, v.Servers = web, servers[:1] })},
@@ -298,7 +318,7 @@ func TestSecurityHeadersAreOnEveryPage(t *testing.T) {
 				t.Errorf("%s: %s is %q, not %q", d.name, name, got, want)
 			}
 		}
-		inFlow := !regexp.MustCompile("^(setup|home|me|stop|connections)").MatchString(d.name)
+		inFlow := !regexp.MustCompile("^(setup|home|me|stop|connections|client)").MatchString(d.name)
 		if got := h.Get("Cross-Origin-Opener-Policy"); inFlow != (got == "") {
 			t.Errorf("%s: Cross-Origin-Opener-Policy is %q", d.name, got)
 		}
