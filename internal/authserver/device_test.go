@@ -338,3 +338,25 @@ func TestDevelopmentModeAsksAboutDevices(t *testing.T) {
 		t.Errorf("%+v", tokens)
 	}
 }
+
+// R307, R914: also for a device an account elsewhere is connected on the way, after
+// the person has allowed it; without the account the device gets nothing.
+func TestADeviceWaitsForAnAccount(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b, client := h.person(), h.screenless()
+		d := h.device(client, nil)
+		page := h.decide(b, h.typed(b, d.UserCode), "allow")
+		if apptest.Departs(page.Text) == "" {
+			t.Fatalf("no account is asked for: %d %s", page.StatusCode, page.Text)
+		}
+		refused(t, h.poll(client, d.DeviceCode), oauth.AuthorizationPending)
+		if page = b.Connect(h.k, page, "mira", nil); !strings.Contains(page.Text, "go back to your device") {
+			t.Errorf("%d at %s %s", page.StatusCode, page.Request.URL, page.Text)
+		}
+		var tokens oauth.TokenResponse
+		if h.poll(client, d.DeviceCode).JSON(t, &tokens); tokens.AccessToken == "" {
+			t.Fatal("no token")
+		}
+		own(t, h.posts("/mcp", tokens.AccessToken, "knowledge_kb_search"), "mira")
+	})
+}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -63,6 +64,16 @@ func TestDayOfUse(t *testing.T) {
 		float64(d.done.Load())/span.Seconds(), first.MiB, last.MiB, before, after, kept, left)
 }
 
+// unlimited is a configuration in which one address may be everybody.
+func unlimited(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "gatehouse.yaml")
+	if err := os.WriteFile(path, []byte("limits:\n  register: 0/0/1m\n  strangers: 0/0/1m\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 const httpTools = 40
 
 type day struct {
@@ -94,7 +105,7 @@ func (s state) String() string {
 }
 
 func newDay(t *testing.T, clients, sessions int) *day {
-	d := &day{t: t, server: serve(t, storetest.SQLite(t), "", "", "--dev")}
+	d := &day{t: t, server: serve(t, storetest.SQLite(t), "", "", "--dev", "--config", unlimited(t))}
 	d.server.Add("web", &apptest.Upstream{URL: newUpstream(t, httpTools).URL})
 	self, err := os.Executable()
 	if err != nil {
