@@ -45,6 +45,7 @@ var floors = []struct {
 	{2, "tool", ""},
 	{2, "issuer", "jwks oauth seal"},
 	{2, "outbound/outboundtest", "outbound"},
+	{1, "oauth/oauthtest", ""},
 	{2, "store/storetest", ""},
 	{2, "request", ""},
 	{2, "throttle", ""},

@@ -160,10 +160,10 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.live.Store(&c)
 	h.audit = &audit.Log{DB: db, Box: box}
 	db.BeforeCommit = h.audit.Seal
-	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log, Window: c.ReuseWindow, Alg: c.SigningAlg, KeyLife: c.SigningKeyLife, Opaque: h.opaque}
+	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log, Window: c.ReuseWindow, Alg: c.SigningAlg, KeyLife: c.SigningKeyLife, NeedNonce: c.NeedNonce, Opaque: h.opaque}
 	h.people = &identity.People{DB: db, Dev: c.Dev, Audit: h.audit, Tokens: h.tokens, Registry: h.registry}
 	letters := &mail.Printer{Out: out}
-	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL, External: external}
+	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL, Public: c.PublicURL, External: external}
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
 	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version, Followed: h.followed}
 	h.vault = &vault.Vault{
@@ -190,8 +190,8 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 		DB: db, Gate: h.gate, Authn: h.authn, Registry: h.registry, Box: &box, Throttle: h.throttle, Log: h.log, Public: c.PublicURL,
 		Origins: func(origin string) bool { return h.live.Load().mayCall(origin) }, Version: Version,
 	}
-	h.rest = &web.REST{Gate: h.gate, Log: h.log, Door: "rest", Public: c.PublicURL, Caller: h.bearer}
-	h.socket = &web.REST{Gate: h.gate, Log: h.log, Door: "socket", Public: c.PublicURL, Caller: localOwner}
+	h.rest = &web.REST{Gate: h.gate, Log: h.log, Door: "rest", Public: c.PublicURL, Authn: h.authn, Caller: h.bearer}
+	h.socket = &web.REST{Gate: h.gate, Log: h.log, Door: "socket", Public: c.PublicURL, Authn: h.authn, Caller: localOwner}
 	if err := h.prepare(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

@@ -42,6 +42,7 @@ type Config struct {
 	SigningAlg     string
 	SigningKeyLife time.Duration
 	OpaqueTokens   []string
+	NeedNonce      bool
 
 	IssuerURL       string
 	Registration    string
@@ -168,6 +169,10 @@ var settings = []setting{
 	{
 		key: "opaque_tokens", field: func(c *Config) any { return &c.OpaqueTokens }, absent: "nobody, access tokens are signed JWTs", example: "[tickets]", live: true,
 		doc: "For whom access tokens are random text that says nothing and is looked up at each node, in place of JWTs: names of servers, mcp for the endpoint of all servers, ids of clients, or all.",
+	},
+	{
+		key: "dpop_nonce", field: func(c *Config) any { return &c.NeedNonce }, preset: "false",
+		doc: "Must a DPoP proof have a nonce of this server? Then none can be made in advance, and an app asks once more every five minutes.",
 	},
 	{
 		key: "registration", field: func(c *Config) any { return &c.Registration }, preset: "open", oneOf: []string{"open", "token", "off"}, live: true,

@@ -191,7 +191,7 @@ var samples = map[string]string{
 	"external.issuers": "https://idp.example/realm", "external.audiences": "gatehouse", "external.rank_claim": "groups", "external.admins": "admins", "external.standards": "staff",
 	"external.client_id": "gatehouse", "external.client_secret_file": "/x",
 	"limits.authorize": "1/2/3s", "limits.register": "1/2/3s", "limits.sign_in": "1/2/3s", "limits.typed_codes": "1/2/3s", "limits.failures": "1/2/3s", "limits.strangers": "1/2/3s",
-	"signing_alg": "EdDSA", "signing_key_life": "720h", "opaque_tokens": "tickets",
+	"signing_alg": "EdDSA", "signing_key_life": "720h", "opaque_tokens": "tickets", "dpop_nonce": "true",
 }
 
 // together are variables that a setting makes no sense without.

@@ -36,6 +36,7 @@ type Authn struct {
 	Tokens *token.Tokens
 	Mail   *mail.Printer
 	Issuer string // where the links in mails lead
+	Public string // where the doors are
 
 	External *External // whose tokens are accepted instead of our own (R517); nil: nobody's
 

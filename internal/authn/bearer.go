@@ -20,7 +20,7 @@ import (
 )
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{TokenMissing, TokenInvalid, LinkUsed, SetupRefused}
+var Codes = []problem.Code{TokenMissing, TokenInvalid, ProofMissing, ProofInvalid, NonceNeeded, LinkUsed, SetupRefused}
 
 // Codes of refused bearer tokens.
 var (
@@ -36,17 +36,18 @@ var (
 	}
 )
 
-// Bearer says who calls, by the Authorization header (R501–R506). Without one
-// the caller is anonymous. A token is good only at the resource it was made for.
-// The error is a TokenInvalid, whose cause, for the log, says what was wrong, or a
-// problem of ours.
+// Bearer says who calls, by the Authorization header (R501–R506), and uses up the
+// proof that comes with it: call it once for a request. Without one the caller is
+// anonymous. A token is good only at the resource it was made for. The error is a
+// TokenInvalid, or one about a proof, whose cause, for the log, says what was wrong,
+// or a problem of ours.
 func (a *Authn) Bearer(r *http.Request, resource string) (principal.Principal, error) {
-	p, err := a.bearer(r.Context(), r.Header.Values("Authorization"), resource)
+	p, err := a.bearer(r, r.Header.Values("Authorization"), resource)
 	record := request.Of(r.Context())
 	record.Principal, record.Client, record.Token = named(p), p.Client, p.Token
-	if problem.Is(err, TokenInvalid) {
-		record.Why = problem.From(err).Cause.Error()
-		a.Refused(r, "bearer token refused: "+problem.From(err).Cause.Error())
+	if e := problem.From(err); err != nil && e.Kind == problem.Unauthenticated && e.Cause != nil {
+		record.Why = e.Cause.Error()
+		a.Refused(r, "bearer token refused: "+e.Cause.Error())
 	}
 	return p, err
 }
@@ -64,12 +65,12 @@ func named(p principal.Principal) string {
 	return p.Name()
 }
 
-func (a *Authn) bearer(ctx context.Context, values []string, resource string) (principal.Principal, error) {
+func (a *Authn) bearer(r *http.Request, values []string, resource string) (principal.Principal, error) {
 	if len(values) == 0 {
 		return principal.Principal{}, nil
 	}
 	scheme, raw, ok := strings.Cut(values[0], " ")
-	if len(values) > 1 || !ok || !strings.EqualFold(scheme, "Bearer") || raw == "" || strings.ContainsAny(raw, " ,\t") {
+	if len(values) > 1 || !ok || !slices.Contains([]string{"bearer", "dpop"}, strings.ToLower(scheme)) || raw == "" || strings.ContainsAny(raw, " ,\t") {
 		return principal.Principal{}, refuse(token.ErrToken("the header is not one bearer token"))
 	}
 	now := time.Now()
@@ -82,13 +83,16 @@ func (a *Authn) bearer(ctx context.Context, values []string, resource string) (p
 	}
 	if !hit {
 		var err error
-		if entry, err = a.verify(ctx, raw); err != nil {
+		if entry, err = a.verify(r.Context(), raw); err != nil {
 			return principal.Principal{}, err
 		}
 		a.verified.put(key, entry, now)
 	}
 	if !entry.good(resource) {
 		return principal.Principal{}, refuse(token.ErrToken("the token was made for another resource"))
+	}
+	if err := a.proved(r, entry.claims, scheme, raw); err != nil {
+		return principal.Principal{}, err
 	}
 	p := entry.principal
 	p.Audience = resource
@@ -102,6 +106,14 @@ func refuse(cause error) error {
 		return cause
 	}
 	return TokenInvalid.New("the access token is not accepted").Because(cause)
+}
+
+// unlessOurs refuses for what is wrong with the token, and for nothing else.
+func unlessOurs(err error) error {
+	if why, bad := errors.AsType[token.ErrToken](err); bad {
+		return refuse(why)
+	}
+	return err
 }
 
 // verify checks the token itself and that its subject is still active.
@@ -119,16 +131,13 @@ func (a *Authn) verify(ctx context.Context, raw string) (verified, error) {
 	}
 	err := a.DB.View(ctx, func(tx *store.Tx) (err error) {
 		if token.IsOpaque(raw) {
-			v.claims, err = a.Tokens.VerifyOpaque(tx, raw)
+			if v.claims, err = a.Tokens.VerifyOpaque(tx, raw); err != nil {
+				return unlessOurs(err)
+			}
 		}
-		if err == nil {
-			v.principal, err = a.Subject(tx, v.claims.Workspace, v.claims.Subject)
-		}
+		v.principal, err = a.Subject(tx, v.claims.Workspace, v.claims.Subject)
 		return err
 	})
-	if _, bad := errors.AsType[token.ErrToken](err); bad {
-		err = refuse(err)
-	}
 	c := v.claims
 	v.principal.Client = c.Client
 	v.principal.Token = c.ID

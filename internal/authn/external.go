@@ -14,6 +14,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
 	"github.com/gatehouse-mcp/gatehouse/internal/issuer"
 	"github.com/gatehouse-mcp/gatehouse/internal/jwks"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
@@ -46,7 +47,7 @@ func (a *Authn) external(ctx context.Context, raw string) (verified, error) {
 	}
 	v := verified{principal: m.Principal(), audiences: c.Audience}
 	sum := sha256.Sum256([]byte(raw))
-	v.claims = token.Claims{ID: "ext_" + hex.EncodeToString(sum[:16]), Client: c.client()}
+	v.claims = token.Claims{ID: "ext_" + hex.EncodeToString(sum[:16]), Client: c.client(), Confirm: c.confirm()}
 	v.principal.Rank = a.External.rank(c)
 	v.principal.Client, v.principal.Token = v.claims.Client, v.claims.ID
 	v.principal.Expires = time.Unix(c.Expires, 0)
@@ -117,6 +118,17 @@ func (c externalClaims) text(name string) string {
 
 func (c externalClaims) client() string {
 	return cmp.Or(c.text("client_id"), c.text("azp"), "unnamed") // nobody acts directly with a token
+}
+
+// confirm is the key to which the token is bound, if it is; none that anybody has
+// where that is said in another way than by a thumbprint (RFC 7800 §3).
+func (c externalClaims) confirm() *oauth.Confirmation {
+	if c.All["cnf"] == nil {
+		return nil
+	}
+	cnf, _ := c.All["cnf"].(map[string]any)
+	key, _ := cnf["jkt"].(string)
+	return &oauth.Confirmation{Key: key}
 }
 
 // scopes are those of RFC 9068, and as some issuers spell them.

@@ -68,6 +68,7 @@ type flow struct {
 	Device    string // that waits, in place of a redirect URI
 	State     string
 	Challenge string
+	Key       string // thumbprint of the key to which the client binds its code; may be empty
 	Scopes    []string
 	Audience  tool.Audience
 	From      string
@@ -105,7 +106,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, ref string) e
 	if fault != nil && req.Unanswerable {
 		return requestUnreadable.New("the app's request is incomplete").WithWhy("%s", fault.Description)
 	}
-	f := flow{Ref: ref, Redirect: req.RedirectURI, State: req.State, Challenge: req.Challenge, From: host(r.RemoteAddr)}
+	f := flow{Ref: ref, Redirect: req.RedirectURI, State: req.State, Challenge: req.Challenge, Key: req.ProofKey, From: host(r.RemoteAddr)}
 	if f.Client, err = s.addressee(r.Context(), req); err != nil {
 		return err
 	}
@@ -233,10 +234,10 @@ func (s *Server) park(w http.ResponseWriter, r *http.Request, f flow, req oauth.
 	err := s.DB.Do(r.Context(), func(tx *store.Tx) error {
 		f.Created, f.Since = tx.Now, since(req, tx.Now)
 		_, err := tx.Exec(`INSERT INTO flow
-			(id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from, prompt, since, login_hint, device, created_at, expires_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+			(id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from, prompt, since, login_hint, device, created_at, expires_at, jkt)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
 			f.ID, f.Ref, handle.Hash, f.Client.ID, f.Redirect, f.State, f.Challenge, strings.Join(f.Scopes, " "), f.Audience.URL,
-			f.From, f.Prompt, f.Since, f.Hint, f.Device, tx.Now, tx.Now+FlowLife.Microseconds())
+			f.From, f.Prompt, f.Since, f.Hint, f.Device, tx.Now, tx.Now+FlowLife.Microseconds(), f.Key)
 		return err
 	})
 	if err == nil {
@@ -348,10 +349,10 @@ func (s *Server) browser(w http.ResponseWriter, r *http.Request) (authn.Browser,
 
 func (s *Server) load(tx *store.Tx, id string) (f flow, found bool, err error) {
 	var client, scopes, resource, granted string
-	err = tx.QueryRow(`SELECT id, ref, browser, client, redirect_uri, state, challenge, scopes, resource, asked_from,
+	err = tx.QueryRow(`SELECT id, ref, browser, client, redirect_uri, state, challenge, jkt, scopes, resource, asked_from,
 			prompt, since, login_hint, device, created_at, expires_at, decided_at, allowed, answer, member, consent, granted
 		FROM flow WHERE id = $1 AND expires_at > $2`, id, tx.Now).
-		Scan(&f.ID, &f.Ref, &f.browser, &client, &f.Redirect, &f.State, &f.Challenge, &scopes, &resource, &f.From,
+		Scan(&f.ID, &f.Ref, &f.browser, &client, &f.Redirect, &f.State, &f.Challenge, &f.Key, &scopes, &resource, &f.From,
 			&f.Prompt, &f.Since, &f.Hint, &f.Device, &f.Created, &f.Expires, &f.Decided, &f.Allowed, &f.answer, &f.member, &f.consent, &granted)
 	if errors.Is(err, sql.ErrNoRows) {
 		return f, false, nil

@@ -195,6 +195,7 @@ func (s *Server) machine(v verbs) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		header.Set("Access-Control-Allow-Origin", "*")
+		header.Set("Access-Control-Expose-Headers", "WWW-Authenticate, DPoP-Nonce")
 		header.Set("X-Content-Type-Options", "nosniff")
 		h, served := v[r.Method]
 		if r.Method == http.MethodHead {
@@ -203,7 +204,7 @@ func (s *Server) machine(v verbs) http.Handler {
 		switch {
 		case r.Method == http.MethodOptions:
 			header.Set("Access-Control-Allow-Methods", allowed)
-			header.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, MCP-Protocol-Version")
+			header.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, DPoP, MCP-Protocol-Version")
 			header.Set("Access-Control-Max-Age", "86400")
 			w.WriteHeader(http.StatusNoContent)
 			return
@@ -237,6 +238,10 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, ref string, err er
 		s.refused(r, e.Reason())
 	}
 	switch e.Code {
+	case oauth.UseNonce:
+		if nonce, failed := s.Tokens.Nonce(); failed == nil {
+			w.Header().Set("DPoP-Nonce", nonce)
+		}
 	case oauth.InvalidClient:
 		w.Header().Set("WWW-Authenticate", `Basic realm="gatehouse"`)
 	case oauth.InvalidToken:
@@ -289,6 +294,7 @@ func (s *Server) Metadata() oauth.ServerMetadata {
 		IntrospectionAlgs:     []string{s.Tokens.SignsWith()},
 		RevocationSigningAlgs: jwks.Algorithms,
 		IntrospectionSigning:  jwks.Algorithms,
+		ProofAlgs:             oauth.ProofAlgorithms,
 		ChallengeMethods:      []string{"S256"},
 		IssParameter:          true,
 		ClientDocuments:       s.Documents().On(),
@@ -320,6 +326,7 @@ func (s *Server) resourceMetadata(w http.ResponseWriter, r *http.Request, _ stri
 		AuthorizationServers: issuers,
 		ScopesSupported:      a.Scopes,
 		BearerMethods:        []string{"header"},
+		ProofAlgs:            oauth.ProofAlgorithms,
 		Name:                 "Gatehouse",
 		Documentation:        s.Issuer + "/", // the page that says how to connect
 	})

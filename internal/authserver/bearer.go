@@ -138,7 +138,7 @@ func (s *Server) redeemBearer(tx *store.Tx, c Client, form url.Values) (issue, e
 	if c.service == nil || c.service.ID != a.ID {
 		return issue{}, badAssertion("it is about another service account than the client")
 	}
-	return s.issueTo(tx, a, form)
+	return s.issueTo(tx, a, c.key, form)
 }
 
 // mayBring reports whether a client may use the grant although it did not register
@@ -177,6 +177,7 @@ func (s *Server) redeemPerson(tx *store.Tx, c Client, b brought, form url.Values
 		ID: token.NewFamilyID(), Workspace: m.Workspace, User: m.ID, Client: c.ID, Scopes: scopes, Resource: at.URL,
 		Ends: tx.Now + token.AccessLife.Microseconds(),
 	}}
+	made.family = c.bind(made.family)
 	made.pair, err = s.Tokens.Start(tx, made.family)
 	return made, err
 }

@@ -29,6 +29,7 @@ type Client struct {
 	blocked    bool   // it may do nothing
 	why        string // it is blocked; may be empty
 
+	key     string                   // thumbprint of the key that it proves to have with this request; empty if none (RFC 9449)
 	keys    string                   // public ones of a client that signs, as a JWK Set
 	service *identity.ServiceAccount // if it is one
 	brought *brought                 // what it has along that others signed
@@ -110,7 +111,8 @@ func badClient(why string) *oauth.Error {
 type presented struct {
 	id, secret string
 	signed     *assertion
-	brought    *brought // what others signed, beside it or, for a workload, in place of it
+	proof      oauth.Proof // of a key, by a client that uses DPoP
+	brought    *brought    // what others signed, beside it or, for a workload, in place of it
 }
 
 // present reads what the client that posted the form shows of itself. It comes

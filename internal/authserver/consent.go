@@ -408,10 +408,10 @@ func (s *Server) code(tx *store.Tx, f flow, m identity.Member, consent string, s
 	}
 	code := token.NewSplit("code_")
 	_, err = tx.Exec(`INSERT INTO authorization_code
-		(id, hash, workspace, user_id, client, consent, redirect_uri, challenge, scopes, resource, family, ref, created_at, expires_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
+		(id, hash, workspace, user_id, client, consent, redirect_uri, challenge, scopes, resource, family, ref, created_at, expires_at, jkt)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
 		code.ID, code.Hash, m.Workspace, m.ID, f.Client.ID, consent, f.Redirect, f.Challenge, strings.Join(scopes, " "), f.Audience.URL,
-		token.NewFamilyID(), f.Ref, tx.Now, tx.Now+CodeLife.Microseconds())
+		token.NewFamilyID(), f.Ref, tx.Now, tx.Now+CodeLife.Microseconds(), f.Key)
 	return s.location(f, url.Values{"code": {code.Token}}), err
 }
 

@@ -96,7 +96,8 @@ func (s *Server) redeemDevice(tx *store.Tx, c Client, form url.Values) (issue, e
 		}
 		return s.replayed(tx, made)
 	}
-	made.pair, err = s.Tokens.Start(tx, d.family)
+	made.family = c.bind(d.family)
+	made.pair, err = s.Tokens.Start(tx, made.family)
 	return made, err
 }
 

@@ -40,6 +40,9 @@ func (s *Server) redeemExchange(tx *store.Tx, c Client, form url.Values) (issue,
 	if claims.Client != c.ID {
 		return issue{}, badSubject("it was made for another client")
 	}
+	if key, bound := claims.BoundTo(); bound && key != c.key {
+		return issue{}, badSubject("it is bound to a key, and came without a proof of it")
+	}
 	made, err := s.ofFamily(tx, claims)
 	if err != nil {
 		return issue{}, err
@@ -54,7 +57,7 @@ func (s *Server) redeemExchange(tx *store.Tx, c Client, form url.Values) (issue,
 	if left < time.Second {
 		return issue{}, badSubject("it has expired")
 	}
-	made.kind = tokenType
+	made.kind, made.family.Key = tokenType, c.key
 	made.pair, err = s.Tokens.Access(tx, made.family, made.family.Scopes, left)
 	return made, err
 }

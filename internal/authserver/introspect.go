@@ -108,9 +108,10 @@ func (s *Server) introspected(tx *store.Tx, shown presented, raw string) (oauth.
 	if stands, err := s.stands(tx, c.Workspace, c.Subject); err != nil || !stands {
 		return oauth.Introspection{}, err
 	}
+	key, _ := c.BoundTo()
 	return oauth.Introspection{
-		Active: true, Scope: c.Scope, Client: c.Client, TokenType: "Bearer", Expires: c.Expires, Issued: c.Issued,
-		Subject: c.Subject, Audience: c.Audience, Issuer: c.Issuer, ID: c.ID,
+		Active: true, Scope: c.Scope, Client: c.Client, TokenType: scheme(key), Expires: c.Expires, Issued: c.Issued,
+		Subject: c.Subject, Audience: c.Audience, Issuer: c.Issuer, ID: c.ID, Confirm: c.Confirm,
 	}, nil
 }
 

@@ -19,7 +19,7 @@ func (s *Server) redeemOwn(tx *store.Tx, c Client, form url.Values) (issue, erro
 	if c.service == nil { // it is on the list of a client that the operator wrote down
 		return issue{}, oauth.Errorf(oauth.UnauthorizedClient, "this grant is for service accounts; the operator makes one")
 	}
-	return s.issueTo(tx, *c.service, form)
+	return s.issueTo(tx, *c.service, c.key, form)
 }
 
 // machineToken is the same grant as programs ask for that know nothing of OAuth: a
@@ -43,7 +43,7 @@ func (s *Server) machineToken(w http.ResponseWriter, r *http.Request, ref string
 
 // issueTo makes an access token for a service account, at the endpoint that was
 // asked for and for no more than its tools need there.
-func (s *Server) issueTo(tx *store.Tx, a identity.ServiceAccount, form url.Values) (issue, error) {
+func (s *Server) issueTo(tx *store.Tx, a identity.ServiceAccount, key string, form url.Values) (issue, error) {
 	at, found := s.audience(form["resource"])
 	if !found {
 		return issue{}, oauth.Errorf(oauth.InvalidTarget, "there is no such resource here, or more than one is named")
@@ -55,7 +55,7 @@ func (s *Server) issueTo(tx *store.Tx, a identity.ServiceAccount, form url.Value
 	if fault != nil {
 		return issue{}, fault
 	}
-	made := issue{family: token.Family{ID: a.Family, Workspace: a.Workspace, User: a.ID, Client: a.ID, Scopes: scopes, Resource: at.URL}}
+	made := issue{family: token.Family{ID: a.Family, Workspace: a.Workspace, User: a.ID, Client: a.ID, Scopes: scopes, Resource: at.URL, Key: key}}
 	var err error
 	if made.pair, err = s.Tokens.Access(tx, made.family, scopes, token.AccessLife); err != nil {
 		return made, err

@@ -52,6 +52,13 @@ func (s *Server) push(w http.ResponseWriter, r *http.Request, _ string) error {
 	if err := s.mayBegin(r, authn.Browser{}, shown.id); err != nil {
 		return err
 	}
+	proof, err := s.keyProof(r)
+	if err != nil {
+		return err
+	}
+	if fault := bindCode(form, proof.Key); fault != nil {
+		return fault
+	}
 	handle := token.NewSplit("par_")
 	err = s.DB.Do(r.Context(), func(tx *store.Tx) error {
 		c, err := s.authenticate(tx, shown)
@@ -64,12 +71,29 @@ func (s *Server) push(w http.ResponseWriter, r *http.Request, _ string) error {
 		}
 		_, err = tx.Exec(`INSERT INTO pushed_request (id, hash, client, query, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)`,
 			handle.ID, handle.Hash, c.ID, query, tx.Now, tx.Now+PushedLife.Microseconds())
-		return err
+		if err != nil {
+			return err
+		}
+		return s.spend(tx, proof)
 	})
 	if err != nil {
 		return err
 	}
 	reply(w, http.StatusCreated, oauth.PushedResponse{RequestURI: pushedPrefix + handle.Token, ExpiresIn: int64(PushedLife / time.Second)})
+	return nil
+}
+
+// bindCode binds the code to the key that the client proved to have when it pushed
+// the request, as if it had sent dpop_jkt (RFC 9449 §10.1).
+func bindCode(form url.Values, key string) *oauth.Error {
+	asked := form.Get("dpop_jkt")
+	if key == "" || asked == key {
+		return nil
+	}
+	if asked != "" {
+		return oauth.Errorf(oauth.InvalidRequest, "dpop_jkt and the DPoP proof name different keys")
+	}
+	form.Set("dpop_jkt", key)
 	return nil
 }
 

@@ -90,6 +90,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, ref string) error
 	if err != nil {
 		return err
 	}
+	s.nextNonce(w, r)
 	reply(w, http.StatusOK, answer)
 	return nil
 }
@@ -101,6 +102,9 @@ func (s *Server) issued(r *http.Request, form url.Values, ref string) (answer oa
 	if err == nil {
 		shown.brought, err = s.bring(r.Context(), form)
 	}
+	if err == nil {
+		shown.proof, err = s.keyProof(r)
+	}
 	if err != nil {
 		return answer, err
 	}
@@ -111,7 +115,10 @@ func (s *Server) issued(r *http.Request, form url.Values, ref string) (answer oa
 		if err != nil {
 			return err
 		}
-		made, err = s.redeem(tx, c, form)
+		c.key = shown.proof.Key
+		if made, err = s.redeem(tx, c, form); err == nil {
+			err = s.spend(tx, shown.proof)
+		}
 		tell(request.Of(r.Context()), c, made)
 		if !slices.Contains(c.Grants, grantRefresh) {
 			made.pair.Refresh = "" // it could not be used
@@ -134,7 +141,7 @@ func (s *Server) issued(r *http.Request, form url.Values, ref string) (answer oa
 		return answer, err
 	}
 	return oauth.TokenResponse{
-		AccessToken: made.pair.Access, TokenType: "Bearer", ExpiresIn: int64(made.pair.Expires.Seconds()),
+		AccessToken: made.pair.Access, TokenType: scheme(made.pair.Key), ExpiresIn: int64(made.pair.Expires.Seconds()),
 		RefreshToken: made.pair.Refresh, Scope: strings.Join(made.pair.Scopes, " "), IssuedTokenType: made.kind,
 	}, nil
 }
@@ -188,6 +195,9 @@ func (s *Server) redeem(tx *store.Tx, c Client, form url.Values) (issue, error) 
 		return made, err
 	}
 	// An error from here on rolls back what redeem spent and made.
+	if made.pair.Key != c.key {
+		return made, fmt.Errorf("the grant %s does not bind its token to the key that the client proved to have", name)
+	}
 	return made, s.standing(tx, made)
 }
 
@@ -227,6 +237,7 @@ const maxVerifiers = 5
 
 type code struct {
 	id, redirect, challenge string
+	key                     string // to which the client bound it
 	hash                    []byte
 	family                  token.Family
 	ref                     string
@@ -269,7 +280,8 @@ func (s *Server) redeemCode(tx *store.Tx, c Client, form url.Values) (issue, err
 	if !won {
 		return s.late(tx, made, row.id)
 	}
-	made.pair, err = s.Tokens.Start(tx, row.family)
+	made.family = c.bind(made.family)
+	made.pair, err = s.Tokens.Start(tx, made.family)
 	return made, err
 }
 
@@ -278,10 +290,10 @@ func loadCode(tx *store.Tx, id string) (*code, error) {
 	var scopes string
 	var ends *int64
 	err := tx.QueryRow(`SELECT a.hash, a.workspace, a.user_id, a.client, a.consent, a.redirect_uri, a.challenge, a.scopes, a.resource, a.family,
-			a.ref, a.tries, a.expires_at, a.used_at, c.ends_at
+			a.ref, a.jkt, a.tries, a.expires_at, a.used_at, c.ends_at
 		FROM authorization_code a JOIN consent c ON c.id = a.consent AND c.workspace = a.workspace WHERE a.id = $1`, id). // its workspace is read from it
 		Scan(&r.hash, &r.family.Workspace, &r.family.User, &r.family.Client, &r.family.Consent, &r.redirect, &r.challenge, &scopes, &r.family.Resource, &r.family.ID,
-			&r.ref, &r.tries, &r.expires, &r.used, &ends)
+			&r.ref, &r.key, &r.tries, &r.expires, &r.used, &ends)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -337,6 +349,8 @@ func (s *Server) judgeCode(tx *store.Tx, c Client, row *code, form url.Values) e
 		return badCode("it came with too many wrong verifiers")
 	case uri != "" && uri != row.redirect:
 		return badCode("it was sent to another redirect URI")
+	case row.key != "" && row.key != c.key:
+		return badCode("it is bound to a key, and came without a proof of it")
 	}
 	for _, asked := range form["resource"] {
 		if a, found := s.audience([]string{asked}); !found || a.URL != row.family.Resource {
@@ -376,7 +390,7 @@ func (s *Server) redeemRefresh(tx *store.Tx, c Client, form url.Values) (issue, 
 		}
 		resources = append(resources, a.URL)
 	}
-	family, pair, err := s.Tokens.Rotate(tx, form.Get("refresh_token"), token.Asked{Client: c.ID, Scopes: scopes, Resources: resources})
+	family, pair, err := s.Tokens.Rotate(tx, form.Get("refresh_token"), token.Asked{Client: c.ID, Scopes: scopes, Resources: resources, Key: c.key})
 	return issue{family: family, pair: pair, ended: errors.Is(err, token.ErrReplay)}, err
 }
 

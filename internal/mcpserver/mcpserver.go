@@ -132,12 +132,12 @@ func (s *Server) allowOrigin(x *exchange) bool {
 	h := x.w.Header()
 	h.Set("Access-Control-Allow-Origin", origin)
 	h.Add("Vary", "Origin")
-	h.Set("Access-Control-Expose-Headers", "Mcp-Session-Id, WWW-Authenticate")
+	h.Set("Access-Control-Expose-Headers", "Mcp-Session-Id, WWW-Authenticate, DPoP-Nonce")
 	if x.r.Method != http.MethodOptions {
 		return true
 	}
 	h.Set("Access-Control-Allow-Methods", "POST, GET, DELETE, OPTIONS")
-	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name, Last-Event-ID")
+	h.Set("Access-Control-Allow-Headers", "Authorization, DPoP, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name, Last-Event-ID")
 	x.w.WriteHeader(http.StatusNoContent)
 	return false
 }
@@ -361,7 +361,7 @@ func (s *Server) refuse(x *exchange, err error) {
 		body.Error = oauth.InvalidToken
 		challenge.Error, challenge.Description = body.Error, p.Detail
 	}
-	x.w.Header().Set("WWW-Authenticate", challenge.String())
+	s.Authn.Challenge(x.w.Header(), x.r, challenge, err)
 	if x.msg.ID == nil {
 		x.w.Header().Set("Content-Type", "application/json")
 		x.w.Header().Set("Cache-Control", "no-store")

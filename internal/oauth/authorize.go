@@ -23,6 +23,7 @@ type AuthorizeRequest struct {
 	Resources    []string // RFC 8707; may be empty (C13)
 	Prompt       string
 	MaxAge       *uint64 // seconds since the person signed in; nil is any (OpenID Connect Core 3.1.2.1)
+	ProofKey     string  // thumbprint of the key to which the code is bound (RFC 9449 §10); may be empty
 	LoginHint    string  // whom the client expects, for the sign-in page and for nothing else
 
 	// Unchallenged: the one fault is that there is no PKCE at all, neither challenge
@@ -49,6 +50,7 @@ func ParseAuthorize(query url.Values) (AuthorizeRequest, *Error) {
 		Challenge:    query.Get("code_challenge"),
 		Prompt:       query.Get("prompt"),
 		LoginHint:    query.Get("login_hint"),
+		ProofKey:     query.Get("dpop_jkt"),
 	}
 	if req.ResponseType == "" { // C08
 		req.ResponseType = "code"
@@ -64,7 +66,7 @@ func ParseAuthorize(query url.Values) (AuthorizeRequest, *Error) {
 // authorizeChecks in order. Those that decide whether anybody can be answered
 // come first, so no later fault hides them.
 var authorizeChecks = []func(url.Values, *AuthorizeRequest) *Error{
-	checkAddressee, checkState, checkOnce, checkText, checkByReference, checkResponseType, checkResponseMode, checkScopes, checkResources, checkMaxAge, checkChallenge,
+	checkAddressee, checkState, checkOnce, checkText, checkByReference, checkResponseType, checkResponseMode, checkScopes, checkResources, checkMaxAge, checkProofKey, checkChallenge,
 }
 
 func checkAddressee(query url.Values, req *AuthorizeRequest) *Error {
@@ -150,6 +152,13 @@ func checkChallenge(query url.Values, req *AuthorizeRequest) *Error {
 		return Errorf(InvalidRequest, "code_challenge_method must be S256")
 	case len(req.Challenge) != challengeLen || !only(req.Challenge, isBase64URL):
 		return Errorf(InvalidRequest, "code_challenge must be %d characters of base64url", challengeLen)
+	}
+	return nil
+}
+
+func checkProofKey(_ url.Values, req *AuthorizeRequest) *Error {
+	if req.ProofKey != "" && !IsThumbprint(req.ProofKey) {
+		return Errorf(InvalidRequest, "dpop_jkt must be %d characters of base64url", challengeLen)
 	}
 	return nil
 }

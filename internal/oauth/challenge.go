@@ -16,10 +16,7 @@ type BearerChallenge struct {
 // String is the value of the header. Whatever the members contain, it stays one
 // header with these parameters.
 func (c BearerChallenge) String() string {
-	var b strings.Builder
-	b.WriteString("Bearer")
-	sep := " "
-	for _, p := range [...]struct{ name, value string }{
+	return challenge("Bearer", []parameter{
 		{"realm", c.Realm},
 		{"error", c.Error},
 		{"error_description", c.Description},
@@ -27,7 +24,16 @@ func (c BearerChallenge) String() string {
 		{"resource_metadata", c.ResourceMetadata},
 		{"resource_metadata_uri", c.ResourceMetadata}, // C17: an older spelling
 		{"ref", c.Ref},
-	} {
+	})
+}
+
+type parameter struct{ name, value string }
+
+func challenge(scheme string, parameters []parameter) string {
+	var b strings.Builder
+	b.WriteString(scheme)
+	sep := " "
+	for _, p := range parameters {
 		if p.value != "" {
 			b.WriteString(sep + p.name + `="` + plain(p.value) + `"`)
 			sep = ", "

@@ -91,6 +91,13 @@ type Introspection struct {
 	Audience  string `json:"aud,omitempty"`
 	Issuer    string `json:"iss,omitempty"`
 	ID        string `json:"jti,omitempty"`
+
+	Confirm *Confirmation `json:"cnf,omitempty"`
+}
+
+// Confirmation names the key to which a token is bound (RFC 7800, RFC 9449 §6).
+type Confirmation struct {
+	Key string `json:"jkt"` // its thumbprint
 }
 
 // SignedIntrospection are the claims of a signed answer (RFC 9701 §5). Its audience

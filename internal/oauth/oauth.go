@@ -14,7 +14,8 @@ import (
 )
 
 // The error codes of RFC 6749 §4.1.2.1 and §5.2, RFC 6750 §3.1, RFC 7591
-// §3.2.2, RFC 8628 §3.5, RFC 8707 §2 and OpenID Connect Core §3.1.2.6.
+// §3.2.2, RFC 8628 §3.5, RFC 8707 §2, RFC 9449 §5 and §8, and
+// OpenID Connect Core §3.1.2.6.
 const (
 	InvalidRequest          = "invalid_request"
 	InvalidClient           = "invalid_client"
@@ -39,6 +40,8 @@ const (
 	AuthorizationPending    = "authorization_pending"
 	SlowDown                = "slow_down"
 	ExpiredToken            = "expired_token"
+	InvalidProof            = "invalid_dpop_proof"
+	UseNonce                = "use_dpop_nonce"
 )
 
 // statuses of the codes whose JSON answer is not a 400.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
@@ -33,7 +34,26 @@ type Claims struct {
 	Family    string `json:"family"`
 	Handle    string `json:"public_token,omitempty"` // R410
 
+	Confirm *oauth.Confirmation `json:"cnf,omitempty"` // the key that whoever shows the token must have
+
 	Key string `json:"-"` // id of the key that signed it; set by Verify
+}
+
+// BoundTo is the thumbprint of the key that whoever shows the token must have, and
+// whether there must be one (RFC 9449 §6). A token that is bound in a way that is
+// not known here is bound to no key that anybody has.
+func (c Claims) BoundTo() (key string, bound bool) {
+	if c.Confirm == nil {
+		return "", false
+	}
+	return c.Confirm.Key, true
+}
+
+func confirm(key string) *oauth.Confirmation {
+	if key == "" {
+		return nil
+	}
+	return &oauth.Confirmation{Key: key}
 }
 
 // IDs are what a revocation of the token may name. A person is none of them: what
@@ -51,7 +71,7 @@ func (t *Tokens) mint(now time.Time, life time.Duration, f Family, scopes []stri
 	payload, err := json.Marshal(Claims{
 		Issuer: t.Issuer, Subject: f.User, Audience: f.Resource, Client: f.Client,
 		Issued: now.Unix(), Expires: now.Add(life).Unix(), ID: id,
-		Scope: strings.Join(scopes, " "), Workspace: f.Workspace, Family: f.ID, Handle: f.handle,
+		Scope: strings.Join(scopes, " "), Workspace: f.Workspace, Family: f.ID, Handle: f.handle, Confirm: confirm(f.Key),
 	})
 	if err != nil {
 		return "", "", err

@@ -21,9 +21,9 @@ func IsOpaque(raw string) bool { return strings.HasPrefix(raw, opaquePrefix) }
 // whole seconds, like one.
 func (t *Tokens) keep(tx *store.Tx, life time.Duration, f Family, scopes []string) (raw, id string, err error) {
 	s := NewSplit(opaquePrefix)
-	_, err = tx.Exec(`INSERT INTO access_token (id, hash, workspace, family, user_id, client, scopes, resource, created_at, expires_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
-		s.ID, s.Hash, f.Workspace, f.ID, f.User, f.Client, strings.Join(scopes, " "), f.Resource, tx.Now, tx.Now+life.Microseconds())
+	_, err = tx.Exec(`INSERT INTO access_token (id, hash, workspace, family, user_id, client, scopes, resource, created_at, expires_at, jkt)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+		s.ID, s.Hash, f.Workspace, f.ID, f.User, f.Client, strings.Join(scopes, " "), f.Resource, tx.Now, tx.Now+life.Microseconds(), f.Key)
 	return s.Token, s.ID, err
 }
 
@@ -37,8 +37,9 @@ func (t *Tokens) VerifyOpaque(tx *store.Tx, raw string) (Claims, error) {
 	c := Claims{Issuer: t.Issuer, ID: id}
 	var hash []byte
 	var created, expires int64
-	err := tx.QueryRow(`SELECT hash, workspace, family, user_id, client, scopes, resource, created_at, expires_at FROM access_token WHERE id = $1`, id).
-		Scan(&hash, &c.Workspace, &c.Family, &c.Subject, &c.Client, &c.Scope, &c.Audience, &created, &expires)
+	var key string
+	err := tx.QueryRow(`SELECT hash, workspace, family, user_id, client, scopes, resource, created_at, expires_at, jkt FROM access_token WHERE id = $1`, id).
+		Scan(&hash, &c.Workspace, &c.Family, &c.Subject, &c.Client, &c.Scope, &c.Audience, &created, &expires, &key)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return Claims{}, ErrToken("there is no such token")
@@ -47,6 +48,7 @@ func (t *Tokens) VerifyOpaque(tx *store.Tx, raw string) (Claims, error) {
 	case !presented.Matches(hash):
 		return Claims{}, ErrToken("the secret of the token is wrong")
 	}
+	c.Confirm = confirm(key)
 	c.Issued, c.Expires = time.UnixMicro(created).Unix(), time.UnixMicro(expires).Unix()
 	if err := t.judge(c, time.Now()); err != nil {
 		return Claims{}, err

@@ -23,6 +23,7 @@ func (t *Tokens) Sweep(tx *store.Tx) (n int64, more bool, err error) {
 		{`DELETE FROM token_family WHERE id IN (SELECT f.id FROM token_family f WHERE f.used_at < $1
 			AND NOT EXISTS (SELECT 1 FROM refresh_token r WHERE r.family = f.id) LIMIT 500)`, tx.Now - KeepUnused.Microseconds()},
 		{`DELETE FROM access_token WHERE id IN (SELECT id FROM access_token WHERE expires_at < $1 LIMIT 500)`, tx.Now},
+		{`DELETE FROM dpop_proof WHERE mark IN (SELECT mark FROM dpop_proof WHERE expires_at < $1 LIMIT 500)`, tx.Now},
 		{`DELETE FROM revocation WHERE seq IN (SELECT seq FROM revocation WHERE expires_at < $1 LIMIT 500)`, tx.Now - clockSkew.Microseconds()},
 	} {
 		swept, err := tx.Swept(s.statement, s.before)

@@ -49,6 +49,8 @@ type Tokens struct {
 	Alg     string        // with which keys sign that are made from now on: ES256, EdDSA or RS256; ES256 if empty
 	KeyLife time.Duration // in place of the constant, unless it is 0
 
+	NeedNonce bool // must a DPoP proof have a nonce of ours?
+
 	Opaque func(client, resource string) bool // whose access tokens are no JWT; nil: nobody's
 
 	// Handle is the claim public_token of a family's access tokens, empty where they
@@ -84,6 +86,9 @@ type Family struct {
 	Resource  string // the audience of its tokens
 	Ends      int64  // when it ends at the latest, µs; 0 after FamilyLife
 
+	Key    string // thumbprint of the key that its next access token is bound to; empty if to none (RFC 9449)
+	Holder string // the same of its refresh tokens, which need a proof then
+
 	handle string // for the claim public_token of the token that is being signed
 }
 
@@ -94,6 +99,7 @@ type Pair struct {
 	Refresh string // none where the family ends with the access token
 	Scopes  []string
 	Expires time.Duration // of the access token, from now
+	Key     string        // that the access token is bound to
 }
 
 // Start makes a family and its first pair. The caller has spent what entitles
@@ -104,10 +110,10 @@ func (t *Tokens) Start(tx *store.Tx, f Family) (Pair, error) {
 		f.Ends = ends
 	}
 	_, err := tx.Exec(`INSERT INTO token_family
-		(id, workspace, user_id, client, consent, scopes, resource, created_at, expires_at, used_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $8)`,
+		(id, workspace, user_id, client, consent, scopes, resource, created_at, expires_at, used_at, jkt)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $8, $10)`,
 		f.ID, f.Workspace, f.User, f.Client, f.Consent, strings.Join(f.Scopes, " "), f.Resource,
-		tx.Now, f.Ends)
+		tx.Now, f.Ends, f.Holder)
 	if err != nil {
 		return Pair{}, err
 	}
@@ -145,7 +151,7 @@ func (t *Tokens) sign(tx *store.Tx, f Family, scopes []string, life time.Duratio
 	if err != nil {
 		return Pair{}, err
 	}
-	return Pair{Access: access, Token: id, Scopes: scopes, Expires: life}, nil
+	return Pair{Access: access, Token: id, Scopes: scopes, Expires: life, Key: f.Key}, nil
 }
 
 // pair signs an access token and stores a refresh token. No token outlives its
@@ -172,6 +178,7 @@ type Asked struct {
 	Client    string
 	Scopes    []string // none: as granted
 	Resources []string // none: as granted
+	Key       string   // thumbprint of the key that the client has; empty if it proves none
 }
 
 // badRefresh is the one answer for every refresh token that is not good; why it
@@ -207,6 +214,8 @@ func (t *Tokens) Rotate(tx *store.Tx, refresh string, asked Asked) (Family, Pair
 		return Family{}, Pair{}, badRefresh("its secret is wrong")
 	case row.family.Client != asked.Client:
 		return Family{}, Pair{}, badRefresh("it was made for another client")
+	case row.family.Holder != "" && row.family.Holder != asked.Key:
+		return Family{}, Pair{}, badRefresh("it is bound to a key, and came without a proof of it")
 	case row.gone != nil:
 		return Family{}, Pair{}, badRefresh("its family is revoked")
 	case tx.Now >= row.expires || tx.Now >= row.family.Ends:
@@ -219,6 +228,7 @@ func (t *Tokens) Rotate(tx *store.Tx, refresh string, asked Asked) (Family, Pair
 	if oerr != nil {
 		return row.family, Pair{}, oerr
 	}
+	row.family.Key = asked.Key
 	pair, err := t.pair(tx, row.family, scopes, id)
 	if err != nil {
 		return row.family, Pair{}, err
@@ -238,7 +248,7 @@ func (t *Tokens) load(tx *store.Tx, id string) (*refreshRow, error) {
 	r := refreshRow{id: id}
 	var scopes string
 	rows, err := tx.Query(`SELECT r.parent, r.hash, r.expires_at, r.child_used_at,
-			f.id, f.workspace, f.user_id, f.client, f.consent, f.scopes, f.resource, f.expires_at, f.revoked_at
+			f.id, f.workspace, f.user_id, f.client, f.consent, f.scopes, f.resource, f.expires_at, f.jkt, f.revoked_at
 		FROM refresh_token r JOIN token_family f ON f.id = r.family AND f.workspace = r.workspace
 		WHERE r.id = $1`, id)
 	if err != nil {
@@ -249,7 +259,7 @@ func (t *Tokens) load(tx *store.Tx, id string) (*refreshRow, error) {
 		return nil, rows.Err()
 	}
 	err = rows.Scan(&r.parent, &r.hash, &r.expires, &r.childUsed,
-		&r.family.ID, &r.family.Workspace, &r.family.User, &r.family.Client, &r.family.Consent, &scopes, &r.family.Resource, &r.family.Ends, &r.gone)
+		&r.family.ID, &r.family.Workspace, &r.family.User, &r.family.Client, &r.family.Consent, &scopes, &r.family.Resource, &r.family.Ends, &r.family.Holder, &r.gone)
 	r.family.Scopes = strings.Fields(scopes)
 	return &r, err
 }

@@ -26,6 +26,7 @@ type REST struct {
 	Door   string                                           // "rest" or "socket", in the log of events
 	Caller func(*http.Request) (principal.Principal, error) // who calls; a refusal is answered with a challenge
 	Public string                                           // where a token is asked for
+	Authn  *authn.Authn                                     // says what would be accepted
 }
 
 // Routes mounts the door.
@@ -133,11 +134,11 @@ func (d *REST) refuse(w http.ResponseWriter, r *http.Request, p principal.Princi
 		if r.Header["Authorization"] != nil {
 			challenge.Error, challenge.Description = oauth.InvalidToken, e.Detail
 		}
-		w.Header().Set("WWW-Authenticate", challenge.String())
+		d.Authn.Challenge(w.Header(), r, challenge, err)
 	case e.Kind == problem.Forbidden && e.Scope != "":
 		challenge.Error, challenge.Description = oauth.InsufficientScope, e.Detail
 		challenge.Scope = strings.Join(append(p.Scopes[:len(p.Scopes):len(p.Scopes)], e.Scope), " ")
-		w.Header().Set("WWW-Authenticate", challenge.String())
+		d.Authn.Challenge(w.Header(), r, challenge, err)
 	case e.Retry > 0:
 		w.Header().Set("Retry-After", strconv.Itoa(e.Wire(ref).Retry))
 	}

@@ -386,7 +386,7 @@ func (w *world) admin(i int, tool, args string) apptest.Answer {
 var marks = []string{
 	"client", "flow", "flow WHERE decided_at IS NOT NULL", "consent", "authorization_code", "authorization_code WHERE used_at IS NOT NULL",
 	"device_code WHERE decided_at IS NOT NULL", "device_code WHERE used_at IS NOT NULL", "pushed_request", "pushed_request WHERE used_at IS NOT NULL", "token_family", "token_family WHERE revoked_at IS NOT NULL", "refresh_token", "refresh_token WHERE used_at IS NOT NULL", "revocation",
-	"introspector", "upstream_grant", "departure WHERE used_at IS NOT NULL", "used_assertion", "browser_session", "browser_session WHERE ended_at IS NOT NULL", "sign_in_link WHERE used_at IS NOT NULL",
+	"introspector", "dpop_proof", "upstream_grant", "departure WHERE used_at IS NOT NULL", "used_assertion", "browser_session", "browser_session WHERE ended_at IS NOT NULL", "sign_in_link WHERE used_at IS NOT NULL",
 }
 
 func (w *world) traces() (text string) {
