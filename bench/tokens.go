@@ -26,6 +26,7 @@ type desk struct {
 	way    *way
 	access []string // tokens of the last round, none of which was used yet
 	held   []string // a refresh token for each caller
+	robots []robot  // with a secret, and with a key
 }
 
 // tokens measures the token endpoint, and what it costs to check a token.
@@ -69,7 +70,11 @@ func (h *house) desks(ctx context.Context, engine string) (desks []*desk, err er
 		if err != nil {
 			return nil, err
 		}
-		desks = append(desks, &desk{app: a, way: w})
+		robots, err := h.robots(ctx, b.program, h.data(engine, i))
+		if err != nil {
+			return nil, err
+		}
+		desks = append(desks, &desk{app: a, way: w, robots: robots})
 	}
 	return desks, nil
 }
@@ -125,16 +130,9 @@ func (h *house) counter(ctx context.Context, engine string, desks []*desk, calle
 		return err
 	}
 	for i := range operations {
-		for k, r := range rows[i] {
-			r.sort()
-			kept := "–"
-			if k > 0 {
-				kept = fmt.Sprintf("%.2f", median(r.rates)/median(rows[i][0].rates))
-			}
-			fmt.Printf("| %s | %s | %d | %s | %.0f | %s | %s |\n", engine, r.tool, callers, r.way.name, median(r.rates), kept, r.cost())
-		}
+		printed(engine, rows[i])
 	}
-	return nil
+	return h.machines(ctx, engine, desks, callers)
 }
 
 // next counts what the callers share.
