@@ -92,9 +92,13 @@ func (v *Vault) lostError(g grant) error {
 }
 
 // Missing are those of the connections that the person has to make before they
-// can be used.
+// can be used. One that nobody can make, because no provider of its name is
+// configured on this node, keeps nobody waiting: calls that need it say so.
 func (v *Vault) Missing(tx *store.Tx, p principal.Principal, names []string) (lacking []string, err error) {
 	for _, name := range names {
+		if !v.Known(name) {
+			continue
+		}
 		g, found, err := v.grant(tx, p, name)
 		if err != nil {
 			return nil, err

@@ -443,6 +443,35 @@ func TestNarrowGrantsNarrowTools(t *testing.T) {
 	}
 }
 
+// A person is sent to connect what is missing, lost or removed, and nowhere that
+// nobody can go.
+func TestWhatIsMissingCanBeConnected(t *testing.T) {
+	w := furnish(t, storetest.Open(t, storetest.SQLite(t)), 1)
+	missing := func(names ...string) (lacking []string) {
+		err := w.db.View(t.Context(), func(tx *store.Tx) (err error) {
+			lacking, err = w.nodes[0].Missing(tx, person("dana"), names)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lacking
+	}
+	if got := missing("kb", "not-configured"); len(got) != 1 || got[0] != "kb" {
+		t.Errorf("before: %v", got)
+	}
+	w.connect(person("dana"), "mira", nil)
+	if got := missing("kb"); len(got) != 0 {
+		t.Errorf("connected: %v", got)
+	}
+	for _, status := range []string{"error", "removed"} {
+		w.exec(`UPDATE upstream_grant SET status = $1`, status)
+		if got := missing("kb"); len(got) != 1 {
+			t.Errorf("%s: %v", status, got)
+		}
+	}
+}
+
 // R410, C16: the claim is sealed, says nothing to others, and is good for its own
 // person and family only.
 func TestPublicTokenIsSealedToItsFamily(t *testing.T) {
