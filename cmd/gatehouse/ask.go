@@ -83,7 +83,14 @@ func (c *cli) signIn(ctx context.Context, cl *client.Client, d client.Demand) er
 	if !yes {
 		return signInDeclined.New("not signed in to %s", d.Server).WithFix("gatehouse login %s", d.Server)
 	}
-	_, err = cl.Login(ctx, d.Server, client.LoginOptions{Announce: c.announce, Open: client.OpenBrowser, Demand: d})
+	o := client.LoginOptions{Announce: c.announce, Open: client.OpenBrowser, Demand: d}
+	if !c.hasScreen() {
+		if _, err = cl.LoginDevice(ctx, d.Server, o, c.showCode); !errors.Is(err, client.ErrNoDevice) {
+			return err
+		}
+		o.Open = nil
+	}
+	_, err = cl.Login(ctx, d.Server, o)
 	return err
 }
 

@@ -19,12 +19,15 @@ func (c *cli) hasScreen() bool {
 
 // loginDevice signs in with a code that is typed on another device (R914).
 func (c *cli) loginDevice(ctx context.Context, cl *client.Client, server string, o client.LoginOptions) error {
-	l, err := cl.LoginDevice(ctx, server, o, func(d client.DeviceCode) {
-		c.talk("On any device with a browser, open\n  %s\nand enter the code\n  %s\nIt is good for %d minutes. Waiting (Ctrl+C stops) …",
-			oneLine(d.URL), oneLine(d.Code), int(time.Until(d.Expires).Round(time.Minute)/time.Minute))
-	})
+	l, err := cl.LoginDevice(ctx, server, o, c.showCode)
 	if err != nil {
 		return err
 	}
 	return c.signedIn(ctx, cl, l)
+}
+
+// showCode prints what the person needs on the other device.
+func (c *cli) showCode(d client.DeviceCode) {
+	c.talk("On any device with a browser, open\n  %s\nand enter the code\n  %s\nIt is good for %d minutes. Waiting (Ctrl+C stops) …",
+		oneLine(d.URL), oneLine(d.Code), int(time.Until(d.Expires).Round(time.Minute)/time.Minute))
 }
