@@ -100,7 +100,11 @@ func (p *Pages) knownClient(k authserver.KnownClient) views.KnownClient {
 		if err != nil {
 			continue // it is shown whole on the page of the app
 		}
-		if place := target.Place(); !slices.Contains(shown.Places, place) {
+		place := target.Place()
+		if target.Local() {
+			place = "the person’s own computer"
+		}
+		if !slices.Contains(shown.Places, place) {
 			shown.Places = append(shown.Places, place)
 		}
 	}

@@ -10,7 +10,8 @@ import { inHouse, run, ways } from './house.js'
 
 const here = path.join(import.meta.dirname, 'claude-code')
 const skip = process.env.GATEHOUSE_TEST_SLOW ? false : 'Claude Code is large to install: set GATEHOUSE_TEST_SLOW=1'
-const told = inHouse({ dev: true, skip })
+// It prefers its own document, which these tests have no internet to fetch.
+const told = inHouse({ dev: true, settings: { GATEHOUSE_CIMD: 'off' }, skip })
 
 told('Claude Code is installed', () => promisify(execFile)('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], { cwd: here }))
 

@@ -16,14 +16,15 @@ const everything = packaged('@modelcontextprotocol/server-everything/dist/index.
 
 // inHouse makes the tests of a file, which share a house: in development mode,
 // or with a person who sets it up and signs in. A failure shows what the server
-// said. Some programs of others need Node 24, which npm test brings along. skip is
-// the reason for which they cannot run, if there is one.
-export function inHouse({ dev, skip = false }) {
+// said. settings are variables of the server's environment. Some programs of others
+// need Node 24, which npm test brings along. skip is the reason for which they cannot
+// run, if there is one.
+export function inHouse({ dev, settings, skip = false }) {
   if (skip) return name => test(name, { skip })
   let house
   before(async () => {
     assert.ok(parseInt(process.versions.node) >= 24, `run npm test: these clients need Node.js 24, this is ${process.version}`)
-    house = await startHouse(dev)
+    house = await startHouse(dev, settings)
   }, { timeout: 180_000 })
   after(() => house?.stop())
   return (name, fn) => test(name, { timeout: 600_000 }, async t => {

@@ -39,7 +39,7 @@ func TestPageNamesOnlyAssetsThatExist(t *testing.T) {
 	if _, err := asset("gone.css"); err == nil {
 		t.Error("an asset that does not exist has an address")
 	}
-	if css := assets[addresses["style.css"]]; len(css) > 7<<10 {
+	if css := assets[addresses["style.css"]]; len(css) > 8<<10 {
 		t.Errorf("the style sheet has %d bytes", len(css))
 	}
 }

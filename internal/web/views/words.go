@@ -17,6 +17,7 @@ var funcs = template.FuncMap{
 	"plain":    plain,
 	"sentence": sentence,
 	"span":     span,
+	"verbatim": verbatim,
 }
 
 // Longest texts of strangers that a page shows, in characters.
@@ -44,6 +45,19 @@ func clean(s string) string {
 		return r
 	}, s)
 	return strings.Join(strings.Fields(s), " ")
+}
+
+// verbatim keeps lines and blanks of a text, and writes out what cannot be seen.
+func verbatim(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r == '\n' || r == ' ' || unicode.IsPrint(r) && r != utf8.RuneError {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
 }
 
 func shorten(s string, n int) string {

@@ -44,3 +44,10 @@ func TestSentences(t *testing.T) {
 		}
 	}
 }
+
+// What cannot be seen is written out where a text is shown as it is.
+func TestVerbatim(t *testing.T) {
+	if got := verbatim("{\n  \"a\": \"x\u202e\u200b\x00é\"\n}"); got != "{\n  \"a\": \"x\\u202e\\u200b\\u0000é\"\n}" {
+		t.Errorf("%q", got)
+	}
+}
