@@ -54,8 +54,8 @@ type Info struct {
 	Instructions string `json:"instructions,omitempty"`
 }
 
-// Connect opens a session, with the stored sign-in if there is one. It never
-// opens a browser: where a token is needed and there is none, the error is
+// Connect opens a session, with the stored sign-in if there is one. Where a token is
+// needed and there is none, Options.SignIn gets one; without that the error is
 // ErrAuthentication.
 func (c *Client) Connect(ctx context.Context, server string) (*Session, error) {
 	server, err := ServerURL(server)
@@ -207,7 +207,7 @@ func (s *Session) initialize(ctx context.Context) error {
 	s.hand = handshake{header.Get(sessionHeader), r.ProtocolVersion}
 	s.info = Info{Name: r.ServerInfo.Name, Title: r.ServerInfo.Title, Version: r.ServerInfo.Version, Protocol: r.ProtocolVersion, Instructions: r.Instructions}
 	if err := s.tell(ctx, mcp.Message{Method: "notifications/initialized"}, s.hand); err != nil {
-		return err
+		return s.explain(err)
 	}
 	s.listen(ctx)
 	return nil

@@ -88,7 +88,7 @@ func (c *cli) signIn(ctx context.Context, cl *client.Client, d client.Demand) er
 		if _, err = cl.LoginDevice(ctx, d.Server, o, c.showCode); !errors.Is(err, client.ErrNoDevice) {
 			return err
 		}
-		o.Open = nil
+		o.Open = nil // the address can still be carried to a browser
 	}
 	_, err = cl.Login(ctx, d.Server, o)
 	return err
