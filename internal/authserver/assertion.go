@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/url"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/jwks"
@@ -24,7 +25,7 @@ const proofLife = 5 * time.Minute
 // assertion is what a client signed, verified and judged.
 type assertion struct {
 	jwks.Claims
-	keys string // of the client, by one of which it was verified
+	keys keys // of the client, by one of which it was verified
 }
 
 // spend uses something signed up, on every node, and reports whether this was the
@@ -48,12 +49,7 @@ func (s *Server) signedBy(ctx context.Context, form url.Values) (*assertion, err
 	if named := form.Get("client_id"); !oauth.Readable(signed.Issuer) || named != "" && named != signed.Issuer {
 		return nil, badClient("the body names another client than its assertion")
 	}
-	var c Client
-	var found bool
-	err = s.DB.View(ctx, func(tx *store.Tx) (err error) {
-		c, found, err = s.client(tx, signed.Issuer)
-		return err
-	})
+	c, found, err := s.signer(ctx, signed.Issuer)
 	switch {
 	case err != nil:
 		return nil, err
@@ -62,7 +58,7 @@ func (s *Server) signedBy(ctx context.Context, form url.Values) (*assertion, err
 	case c.AuthMethod != authKey:
 		return nil, badClient("it signs, and did not register for that")
 	}
-	keys, err := s.keysOf(c)
+	keys, err := s.keysOf(ctx, c, signed)
 	if err != nil {
 		return nil, err
 	}
@@ -93,5 +89,63 @@ func (s *Server) proof(signed jwks.JWT, keys jwks.Set) (jwks.Claims, error) {
 	return c, c.Judge(time.Now(), proofLife)
 }
 
-// keysOf are the public keys of a client that signs.
-func (s *Server) keysOf(c Client) (jwks.Set, error) { return jwks.Parse([]byte(c.keys)) }
+// signer is the client that says it signed. One whose document nobody has seen yet
+// is met here, because its keys are in there.
+func (s *Server) signer(ctx context.Context, id string) (c Client, found bool, err error) {
+	look := func(tx *store.Tx) (err error) { c, found, err = s.client(tx, id); return err }
+	if err := s.renew(ctx, id); err != nil {
+		return c, false, err
+	}
+	if err := s.DB.View(ctx, look); err != nil || found || !oauth.IsDocument(id) {
+		return c, found, err
+	}
+	if err := s.introduced(ctx, id); err != nil {
+		return c, false, err
+	}
+	return c, found, s.DB.View(ctx, look)
+}
+
+// keysOf are the public keys with which to verify what a client signed.
+func (s *Server) keysOf(ctx context.Context, c Client, signed jwks.JWT) (jwks.Set, error) {
+	if c.keys.at == "" {
+		return jwks.Parse([]byte(c.keys.set))
+	}
+	set, err := s.sources.at(c.keys.at, s.fetchKeys).For(ctx, signed)
+	if err != nil {
+		return set, oauth.Errorf(oauth.TemporarilyUnavailable, "the keys at jwks_uri cannot be had; try again later").Because("its keys cannot be had")
+	}
+	return set, nil
+}
+
+// fetchKeys fetches the keys of a client from where it said: an address of a
+// stranger, like that of a document.
+func (s *Server) fetchKeys(ctx context.Context, at string) ([]byte, error) {
+	free, err := s.slot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	body, _, err := s.Outbound.JSON(ctx, at, jwks.MaxBytes, documentTime)
+	return body, err
+}
+
+// maxSources bounds how many addresses of keys are remembered.
+const maxSources = 1000
+
+// sources are where clients have their keys, by address.
+type sources struct {
+	mu sync.Mutex
+	m  map[string]*jwks.Source
+}
+
+func (s *sources) at(address string, fetch func(context.Context, string) ([]byte, error)) *jwks.Source {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m == nil || len(s.m) >= maxSources {
+		s.m = map[string]*jwks.Source{}
+	}
+	if s.m[address] == nil {
+		s.m[address] = &jwks.Source{Fetch: func(ctx context.Context) ([]byte, error) { return fetch(ctx, address) }}
+	}
+	return s.m[address]
+}

@@ -80,6 +80,7 @@ type Server struct {
 
 	walk     walk               // of Sweep
 	fetching singleflight.Group // of documents, by address
+	sources  sources            // of the keys of clients
 	slots    chan struct{}      // held while one is fetched
 }
 

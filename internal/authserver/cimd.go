@@ -251,10 +251,13 @@ func (s *Server) granting(id string, body []byte) (oauth.Registration, *oauth.Er
 			return asked, fault
 		}
 	}
-	if asked.TokenAuthMethod != authNone && !oauth.AlsoPublic(body) {
+	switch {
+	case asked.TokenAuthMethod == authKey && hasKeys(asked): // and it has to
+	case asked.TokenAuthMethod != authNone && !oauth.AlsoPublic(body):
 		return asked, oauth.Errorf(oauth.InvalidClientMetadata, "its client wants to authenticate with %.40s, which is not possible here", asked.TokenAuthMethod)
+	default:
+		asked.TokenAuthMethod = authNone
 	}
-	asked.TokenAuthMethod = authNone
 	granted, err := s.granted(asked)
 	if fault, bad := asOAuth(err); bad {
 		return granted, fault

@@ -30,7 +30,7 @@ type Client struct {
 	why        string // it is blocked; may be empty
 
 	key     string                   // thumbprint of the key that it proves to have with this request; empty if none (RFC 9449)
-	keys    string                   // public ones of a client that signs, as a JWK Set
+	keys    keys                     // public ones of a client that signs
 	service *identity.ServiceAccount // if it is one
 	brought *brought                 // what it has along that others signed
 }
@@ -76,11 +76,14 @@ func (s *Server) row(tx *store.Tx, id string) (c Client, found bool, err error) 
 	return c, err == nil, err
 }
 
+// keys are those of a client: as a JWK Set, or where that is.
+type keys struct{ set, at string }
+
 // keysIn are the keys of a registration.
-func keysIn(metadata string) (string, error) {
+func keysIn(metadata string) (keys, error) {
 	var r oauth.Registration
 	err := json.Unmarshal([]byte(metadata), &r)
-	return string(r.JWKS), err
+	return keys{string(r.JWKS), r.JWKSURI}, err
 }
 
 // serviceClient is a service account as the client that it is: it acts for itself,
@@ -92,7 +95,7 @@ func (s *Server) serviceClient(tx *store.Tx, id string) (Client, bool, error) {
 	}
 	c := Client{
 		ID: a.ID, Name: a.Name, Grants: []string{grantOwn, grantExchange, grantBearer}, AuthMethod: authPost, Source: fromOperator, Approved: true,
-		secretHash: a.SecretHash, keys: a.Keys, service: &a,
+		secretHash: a.SecretHash, keys: keys{set: a.Keys}, service: &a,
 	}
 	if a.Keys != "" {
 		c.AuthMethod = authKey
@@ -129,7 +132,7 @@ func (s *Server) present(r *http.Request, form url.Values) (presented, error) {
 		if err != nil {
 			return presented{}, err
 		}
-		return presented{id: signed.Issuer, signed: signed}, s.renew(r.Context(), signed.Issuer)
+		return presented{id: signed.Issuer, signed: signed}, nil
 	}
 	if user, password, basic := r.BasicAuth(); basic {
 		if secret != "" || len(r.Header.Values("Authorization")) > 1 {

@@ -124,10 +124,16 @@ func (s *Server) granted(asked oauth.Registration) (granted oauth.Registration, 
 	if !slices.Contains(authMethods, asked.TokenAuthMethod) {
 		granted.TokenAuthMethod = authNone
 	}
-	if keys, err := jwks.Parse(asked.JWKS); granted.TokenAuthMethod == authKey && (err != nil || keys.Empty()) {
-		return granted, oauth.Errorf(oauth.InvalidClientMetadata, "with private_key_jwt jwks must hold a key that can verify what the client signs")
+	if granted.TokenAuthMethod == authKey && !hasKeys(asked) {
+		return granted, oauth.Errorf(oauth.InvalidClientMetadata, "with private_key_jwt there must be a jwks_uri, or a key in jwks that can verify what the client signs")
 	}
 	return granted, nil
+}
+
+// hasKeys reports whether what the client signs could be verified.
+func hasKeys(r oauth.Registration) bool {
+	set, err := jwks.Parse(r.JWKS)
+	return r.JWKSURI != "" || err == nil && !set.Empty()
 }
 
 // promised are the scopes that exist here, without those for administration: a

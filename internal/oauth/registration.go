@@ -31,7 +31,8 @@ type Registration struct {
 	SoftwareID      string   `json:"software_id,omitempty"`
 	SoftwareVersion string   `json:"software_version,omitempty"`
 
-	JWKS json.RawMessage `json:"jwks,omitempty"` // public keys of a client that signs (RFC 7517)
+	JWKS    json.RawMessage `json:"jwks,omitempty"`     // public keys of a client that signs (RFC 7517)
+	JWKSURI string          `json:"jwks_uri,omitempty"` // or where they are
 
 	ClientID          string `json:"client_id,omitempty"`
 	ClientIDIssuedAt  int64  `json:"client_id_issued_at,omitempty"` // seconds since 1970
@@ -170,7 +171,8 @@ func checkTypes(r Registration) *Error {
 // §6): a key with one of them is not a key to publish.
 var secretMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
-// checkKeys judges keys that nothing uses yet, without fetching any (attack 49).
+// checkKeys judges keys, whether the client signs or not, without fetching any
+// (attack 49).
 func checkKeys(members map[string]jsontext.Value) *Error {
 	var uri *string
 	var set *struct {
