@@ -67,7 +67,7 @@ func TestHeadersDoNotPass(t *testing.T) {
 		"Connection: X-User", "X-Api-Key: secret", "Referer: https://secret.example", "Last-Event-ID: 7", "Mcp-Name: fix_destroy", "Accept-Language: de")
 	for name := range a.Header {
 		switch name {
-		case "Content-Type", "Cache-Control", "Content-Length", "Date", "X-Request-Id":
+		case "Content-Type", "Cache-Control", "Content-Length", "Date", "X-Content-Type-Options", "X-Request-Id":
 		default:
 			t.Errorf("the answer has %s: %s", name, a.Header[name])
 		}

@@ -83,6 +83,7 @@ type exchange struct {
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, origin string) {
 	x := &exchange{w: w, r: r, record: request.Of(r.Context())}
 	x.ref = x.record.Ref
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if !s.allowOrigin(x) {
 		return
 	}

@@ -261,7 +261,7 @@ func TestNamesAtTheEndpoints(t *testing.T) {
 	everything := map[string]string{}
 	for path, want := range map[string]string{
 		"/mcp": "echo " + all + " public_info whoami", "/s/fix/mcp": "destroy read write",
-		"/s/gatehouse/mcp": "get_audit_chain_head get_trace list_apps list_audit_events list_servers list_signing_keys verify_audit_chain",
+		"/s/gatehouse/mcp": "get_audit_chain_head get_trace list_apps list_audit_events list_clients list_connections list_introspectors list_registration_tokens list_servers list_service_accounts list_signing_keys show_client verify_audit_chain",
 	} {
 		bearer := f.at(path, "mcp:admin")
 		if got := f.names(path, bearer); got != want {
