@@ -160,7 +160,7 @@ func TestOnlyOneGoodTokenIsAccepted(t *testing.T) {
 		{"before a bad one", "/mcp", append(bearer(good), bearer("junk")...), "", "invalid_token"},
 		{"without a scheme", "/mcp", []string{"Authorization: " + good}, "", "invalid_token"},
 		{"without a token", "/mcp", []string{"Authorization: Bearer"}, "", "invalid_token"},
-		{"under another scheme", "/mcp", []string{"Authorization: DPoP " + good}, "", "invalid_token"},
+		{"under another scheme", "/mcp", []string{"Authorization: MAC " + good}, "", "invalid_token"},
 		{"as Basic", "/mcp", []string{"Authorization: Basic " + good}, "", "invalid_token"},
 		{"as a password", "/mcp", []string{"Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("user:"+good))}, "", "invalid_token"},
 		{"in the query", "/mcp?access_token=" + good + "&token=" + good + "&bearer=" + good, nil, "", ""},
