@@ -16,6 +16,7 @@ const (
 	keepUngranted = 7 * 24 * time.Hour
 	keepUnused    = token.KeepUnused
 	keepSpent     = token.RefreshIdle // a code that comes back in this time revokes what it became
+	justExpired   = time.Minute       // what has expired is refused, and goes when the clocks of all nodes agree that it has
 )
 
 // Sweep deletes a few rows of what has expired, or is referred to by nothing any
@@ -27,11 +28,11 @@ func (s *Server) Sweep(tx *store.Tx) (n int64, more bool, err error) {
 		before    time.Duration // ago
 	}{
 		{`DELETE FROM registration_token WHERE id IN (SELECT id FROM registration_token WHERE expires_at < $1 LIMIT 500)`, keepUnused},
-		{`DELETE FROM flow WHERE id IN (SELECT id FROM flow WHERE expires_at < $1 LIMIT 500)`, 0},
+		{`DELETE FROM flow WHERE id IN (SELECT id FROM flow WHERE expires_at < $1 LIMIT 500)`, justExpired},
 		{`DELETE FROM device_code WHERE id IN (SELECT id FROM device_code WHERE expires_at < $1 LIMIT 500)`, time.Hour}, // till then a device is told why
-		{`DELETE FROM pushed_request WHERE id IN (SELECT id FROM pushed_request WHERE expires_at < $1 LIMIT 500)`, 0},
+		{`DELETE FROM pushed_request WHERE id IN (SELECT id FROM pushed_request WHERE expires_at < $1 LIMIT 500)`, justExpired},
 		{`DELETE FROM used_assertion WHERE id IN (SELECT id FROM used_assertion WHERE expires_at < $1 LIMIT 500)`, 0},
-		{`DELETE FROM authorization_code WHERE id IN (SELECT id FROM authorization_code WHERE expires_at < $1 AND used_at IS NULL LIMIT 500)`, 0},
+		{`DELETE FROM authorization_code WHERE id IN (SELECT id FROM authorization_code WHERE expires_at < $1 AND used_at IS NULL LIMIT 500)`, justExpired},
 		{`DELETE FROM authorization_code WHERE id IN (SELECT id FROM authorization_code WHERE expires_at < $1 LIMIT 500)`, keepSpent},
 	} {
 		swept, err := tx.Swept(d.statement, tx.Now-d.before.Microseconds())
