@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
@@ -12,7 +13,7 @@ import (
 )
 
 // Our own library gets in by every way that needs no browser, as a program of anybody
-// would.
+// would, and its tokens are of no use to whoever sees one (DPoP).
 func TestOurLibrarySignsIn(t *testing.T) {
 	p := newProvider(t)
 	onEach(t, func(t *testing.T, h house) {
@@ -38,7 +39,8 @@ func TestOurLibrarySignsIn(t *testing.T) {
 					client.Enterprise{Issuer: idp, App: client.App{ID: "at-idp"}, SubjectToken: "id-token"}, client.Demand{})
 			},
 		} {
-			c := client.New(client.Options{Name: "test", Credentials: t.TempDir() + "/credentials.json"})
+			file := t.TempDir() + "/credentials.json"
+			c := client.New(client.Options{Name: "test", Credentials: file})
 			if _, err := signIn(c); err != nil {
 				t.Errorf("%s: %v", name, err)
 				continue
@@ -53,8 +55,29 @@ func TestOurLibrarySignsIn(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 			s.Close(t.Context())
+			if h.works(kept(t, file)) {
+				t.Errorf("%s: the token works without its key", name)
+			}
 		}
 	}, trusting(p, &[]string{}, false))
+}
+
+// kept is the access token in a file of credentials.
+func kept(t *testing.T, file string) string {
+	t.Helper()
+	var f struct {
+		Logins map[string]struct {
+			Token string `json:"access_token"`
+		} `json:"logins"`
+	}
+	text, err := os.ReadFile(file)
+	if err != nil || json.Unmarshal(text, &f) != nil || len(f.Logins) != 1 {
+		t.Fatalf("%d logins, %v", len(f.Logins), err)
+	}
+	for _, l := range f.Logins {
+		return l.Token
+	}
+	return ""
 }
 
 // exchanges is an identity provider that vouches for the owner (RFC 8693).
