@@ -62,6 +62,12 @@ func (s *Server) redeemExchange(tx *store.Tx, c Client, form url.Values) (issue,
 	return made, err
 }
 
+// mayExchange reports whether a client may exchange its tokens although it did not
+// register for it: one that who runs this server vouches for, and that proves itself.
+func (s *Server) mayExchange(c Client, name string) bool {
+	return name == grantExchange && c.Approved && c.AuthMethod != authNone
+}
+
 // exchangeable judges what is asked for, as far as no token is needed for that.
 func exchangeable(c Client, form url.Values) error {
 	switch asked := form.Get("requested_token_type"); {

@@ -137,6 +137,25 @@ func TestAnExchangedTokenIsLess(t *testing.T) {
 	}, apptest.Dev)
 }
 
+// An app that the operator approved may exchange its own tokens if it proves itself; one
+// that is public may not.
+func TestAnApprovedAppMayExchange(t *testing.T) {
+	h := start(t, apptest.Dev)
+	app, public := h.confidential("client_secret_basic"), h.Register()
+	tokens, publics := h.held(app, nil), h.tokens(public, nil)
+	refused(t, h.Form("/oauth/token", exchange(app, tokens.AccessToken, nil)), oauth.UnauthorizedClient)
+	for _, id := range []string{app.ClientID, public} {
+		if a := h.Admin("approve_client", `{"id":"`+id+`"}`); a.StatusCode != http.StatusOK {
+			t.Fatalf("%d %s", a.StatusCode, a.Text)
+		}
+	}
+	if a := h.Form("/oauth/token", exchange(app, tokens.AccessToken, nil)); a.StatusCode != http.StatusOK {
+		t.Errorf("%d %s", a.StatusCode, a.Text)
+	}
+	form := with("grant_type", exchangeGrant, "client_id", public, "subject_token", publics.AccessToken, "subject_token_type", accessType)
+	refused(t, h.Form("/oauth/token", form), oauth.UnauthorizedClient)
+}
+
 // Attack 122.
 func TestExchangesAreRefused(t *testing.T) {
 	onEach(t, func(t *testing.T, h house) {

@@ -187,7 +187,7 @@ func (s *Server) redeem(tx *store.Tx, c Client, form url.Values) (issue, error) 
 		return issue{}, oauth.Errorf(oauth.InvalidRequest, "grant_type is missing")
 	case !slices.Contains(s.grantNames(), name):
 		return issue{}, oauth.Errorf(oauth.UnsupportedGrantType, "there is no grant type %.40q", name)
-	case !slices.Contains(c.Grants, name) && !s.mayBring(c):
+	case !slices.Contains(c.Grants, name) && !s.mayExchange(c, name) && !s.mayBring(c):
 		return issue{}, oauth.Errorf(oauth.UnauthorizedClient, "the client did not register for %s", name)
 	}
 	made, err := grants()[i].redeem(s, tx, c, form)
