@@ -2,8 +2,11 @@ package upstream
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,15 +46,26 @@ type personal struct {
 // account is the connection of one.
 type account struct {
 	conn *httpConn
+	tag  string    // in sessions that callers keep
 	uses int       // that run
 	last time.Time // used
+}
+
+// session is the session without what belongs to another account, which the caller
+// may have used before.
+func (a *account) session(s tool.Session) tool.Session {
+	upstream, ours := strings.CutPrefix(s.Upstream, a.tag+" ")
+	if s.Upstream = upstream; !ours {
+		s.Upstream = ""
+	}
+	return s
 }
 
 // quietFor is how long an account's connection is kept unused.
 const quietFor = 10 * time.Minute
 
-// of is the connection of the caller's account. It must be given back.
-func (c *personal) of(ctx context.Context, p principal.Principal) (conn *httpConn, back func(), err error) {
+// of is the caller's account. It must be given back.
+func (c *personal) of(ctx context.Context, p principal.Principal) (a *account, back func(), err error) {
 	name, err := c.lending.Account(ctx, p, c.everybody.spec.Provider)
 	if err != nil {
 		return nil, nil, err
@@ -62,14 +76,13 @@ func (c *personal) of(ctx context.Context, p principal.Principal) (conn *httpCon
 		return nil, nil, c.everybody.notServed()
 	}
 	c.leaveQuiet()
-	a := c.accounts[name]
-	if a == nil {
-		pool := c.everybody.pool
-		a = &account{conn: newHTTP(c.everybody.spec, c.everybody.self, c.lending.Lend(p, c.everybody.spec.Provider, pool), pool)}
+	if a = c.accounts[name]; a == nil {
+		pool, tag := c.everybody.pool, sha256.Sum256([]byte(name))
+		a = &account{conn: newHTTP(c.everybody.spec, c.everybody.self, c.lending.Lend(p, c.everybody.spec.Provider, pool), pool), tag: hex.EncodeToString(tag[:8])}
 		c.accounts[name] = a
 	}
 	a.uses++
-	return a.conn, func() {
+	return a, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		a.uses--
@@ -88,11 +101,11 @@ func (c *personal) leaveQuiet() {
 	}
 }
 
-// anyones is the connection on which the server is asked what it tells everybody.
-// It must be given back.
-func (c *personal) anyones(ctx context.Context) (conn *httpConn, back func(), err error) {
+// anyones is the account with which the server is asked what it tells everybody, or
+// one that is nobody's. It must be given back.
+func (c *personal) anyones(ctx context.Context) (a *account, back func(), err error) {
 	if _, err := c.everybody.Connect(ctx); !problem.Is(err, wantsLogin) {
-		return c.everybody, func() {}, err
+		return &account{conn: c.everybody}, func() {}, err
 	}
 	p, err := c.lending.Anyone(ctx, c.everybody.spec.Provider)
 	if err != nil {
@@ -103,12 +116,12 @@ func (c *personal) anyones(ctx context.Context) (conn *httpConn, back func(), er
 
 // Connect shakes hands.
 func (c *personal) Connect(ctx context.Context) (mcp.InitializeResult, error) {
-	conn, back, err := c.anyones(ctx)
+	a, back, err := c.anyones(ctx)
 	if err != nil {
 		return mcp.InitializeResult{}, err
 	}
 	defer back()
-	return conn.Connect(ctx)
+	return a.conn.Connect(ctx)
 }
 
 // Known is what the server tells everybody.
@@ -116,63 +129,67 @@ func (c *personal) Known(ctx context.Context) (mcp.InitializeResult, bool) {
 	if said, known := c.everybody.Known(ctx); known {
 		return said, true
 	}
-	conn, back, err := c.anyones(ctx)
+	a, back, err := c.anyones(ctx)
 	if err != nil {
 		return mcp.InitializeResult{}, false
 	}
 	defer back()
-	return conn.Known(ctx)
+	return a.conn.Known(ctx)
 }
 
 // Call makes one request as the caller; what nobody calls, the list of tools, the
 // server tells everybody.
 func (c *personal) Call(ctx context.Context, s tool.Session, method string, params json.RawMessage, peer tool.Peer) (json.RawMessage, error) {
-	of := func() (*httpConn, func(), error) { return c.of(ctx, s.Caller) }
+	of := func() (*account, func(), error) { return c.of(ctx, s.Caller) }
 	if s.Caller.Kind == principal.Anonymous {
-		of = func() (*httpConn, func(), error) { return c.anyones(ctx) }
+		of = func() (*account, func(), error) { return c.anyones(ctx) }
 	}
-	conn, back, err := of()
+	a, back, err := of()
 	if err != nil {
 		return nil, err
 	}
 	defer back()
-	return conn.Call(ctx, s, method, params, peer)
+	return a.conn.Call(ctx, a.session(s), method, params, peer)
 }
 
 // Open opens a session of the caller's own.
 func (c *personal) Open(ctx context.Context, s tool.Session) (string, mcp.InitializeResult, error) {
-	conn, back, err := c.of(ctx, s.Caller)
+	a, back, err := c.of(ctx, s.Caller)
 	if err != nil {
 		return "", mcp.InitializeResult{}, err
 	}
 	defer back()
-	return conn.Open(ctx, s)
+	upstream, said, err := a.conn.Open(ctx, a.session(s))
+	if upstream != "" {
+		upstream = a.tag + " " + upstream
+	}
+	return upstream, said, err
 }
 
 // End ends the caller's session.
 func (c *personal) End(ctx context.Context, s tool.Session) {
-	if conn, back, err := c.of(ctx, s.Caller); err == nil { // else there is nothing to end
+	if a, back, err := c.of(ctx, s.Caller); err == nil { // else there is nothing to end
 		defer back()
-		conn.End(ctx, s)
+		a.conn.End(ctx, a.session(s))
 	}
 }
 
 // Listen gives the peer what the server tells the caller's account.
 func (c *personal) Listen(ctx context.Context, s tool.Session, peer tool.Peer) {
-	conn, back, err := c.of(ctx, s.Caller)
+	a, back, err := c.of(ctx, s.Caller)
 	if err != nil {
 		<-ctx.Done()
 		return
 	}
 	defer back()
-	conn.Listen(ctx, s, peer)
+	a.conn.Listen(ctx, a.session(s), peer)
 }
 
 // Tell passes a notification on.
 func (c *personal) Tell(ctx context.Context, s tool.Session, m mcp.Message) {
-	if conn, back, err := c.of(ctx, s.Caller); err == nil { // else there is no session
+	if a, back, err := c.of(ctx, s.Caller); err == nil { // else there is no session
 		defer back()
-		conn.Tell(ctx, s, m)
+		a.conn.Tell(ctx, a.session(s), m)
 	}
 }
 

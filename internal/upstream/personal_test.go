@@ -124,9 +124,20 @@ func TestAccountsShareNoSession(t *testing.T) {
 		})
 	}
 	calling.Wait()
+	kept := tool.Session{Caller: person("dana"), Key: "kept", Alone: true, Offers: json.RawMessage("{}")}
+	var err error
+	if kept.Upstream, _, err = conn.Open(t.Context(), kept); err != nil || kept.Upstream == "" {
+		t.Fatalf("no session of one's own: %q, %v", kept.Upstream, err)
+	}
+	if got := answer(kept); !strings.Contains(got, "mira") {
+		t.Errorf("in a session that was kept: %s", got)
+	}
 	l.mu.Lock()
 	l.account["dana"] = "theo"
 	l.mu.Unlock()
+	if got := answer(kept); !strings.Contains(got, "theo") {
+		t.Errorf("in a session that was kept, after another account was connected: %s", got)
+	}
 	if got := answer(tool.Session{Caller: person("dana")}); !strings.Contains(got, "theo") {
 		t.Errorf("after another account was connected: %s", got)
 	}
