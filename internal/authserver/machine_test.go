@@ -185,6 +185,24 @@ func TestAServiceAccountActsForItself(t *testing.T) {
 	})
 }
 
+// R622: at the endpoint of one server tools have their own names, and the list means
+// the same ones; another server's are not there.
+func TestAServiceAccountAtTheEndpointOfAServer(t *testing.T) {
+	h := start(t)
+	h.Add("files", apptest.NewUpstream(t))
+	h.Add("other", apptest.NewUpstream(t))
+	writer := h.account("writer", "files_read files_write", "").asks(with("resource", h.URL+"/s/files/mcp"))
+	if got := h.tools("/s/files/mcp", h.machineToken(writer).AccessToken); !slices.Equal(got, []string{"read", "write"}) {
+		t.Errorf("tools at its own endpoint: %v", got)
+	}
+	reader := h.account("reader", "files_read", "")
+	tokens := h.machineToken(reader.asks(nil))
+	if got := h.tools("/mcp", tokens.AccessToken); tokens.Scope != "files:read" || !slices.Equal(got, []string{"files_read", "public_info"}) {
+		t.Errorf("%q: %v", tokens.Scope, got)
+	}
+	refused(t, h.Form("/oauth/token", reader.asks(with("resource", h.URL+"/s/other/mcp"))), oauth.InvalidTarget)
+}
+
 // R620: what is changed of a service account ends the tokens that it has at once,
 // and what it may do from then on is what was said last.
 func TestAServiceAccountThatChangesLosesItsTokens(t *testing.T) {
