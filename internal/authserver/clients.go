@@ -425,6 +425,9 @@ func (s *Server) block(tx *store.Tx, id, reason string) error {
 		_, err = tx.Exec(`DELETE FROM authorization_code WHERE client = $1 AND used_at IS NULL`, id)
 	}
 	if err == nil {
+		_, err = tx.Exec(`DELETE FROM device_code WHERE client = $1`, id)
+	}
+	if err == nil {
 		_, err = tx.Exec(`UPDATE consent SET ended_at = $1, reason = $2 WHERE client = $3 AND ended_at IS NULL`, tx.Now, reasonBlocked, id)
 	}
 	if err == nil {

@@ -114,9 +114,16 @@ func TestBlockedClient(t *testing.T) {
 		client := h.Register()
 		tokens := h.tokens(client, nil)
 		code, verifier := h.Code(client, nil)
+		h.SQL(`UPDATE client SET grant_types = grant_types || ' urn:ietf:params:oauth:grant-type:device_code'`)
+		if a := h.Form("/oauth/device", with("client_id", client)); a.StatusCode != http.StatusOK {
+			t.Fatalf("no device code: %d %s", a.StatusCode, a.Text)
+		}
 		h.do("block_client", map[string]any{"id": client, "reason": "see ticket 12"}, nil)
 		if h.works(tokens.AccessToken) {
 			t.Error("its token works")
+		}
+		if n := h.Count(`SELECT count(*) FROM device_code`); n != 0 {
+			t.Errorf("%d devices still wait for it", n)
 		}
 		refused(t, h.Refresh(client, tokens.RefreshToken), oauth.InvalidClient)
 		refused(t, h.Redeem(client, code, verifier, nil), oauth.InvalidClient)

@@ -193,13 +193,15 @@ func (s *Server) removeClient(w http.ResponseWriter, r *http.Request, ref string
 // forget removes a client with everything it was given. Its codes go first: so
 // nothing can become of them any more.
 func (s *Server) forget(tx *store.Tx, client string) error {
-	if _, err := tx.Exec(`DELETE FROM authorization_code WHERE client = $1`, client); err != nil {
-		return err
+	for _, codes := range []string{`DELETE FROM authorization_code WHERE client = $1`, `DELETE FROM device_code WHERE client = $1`} {
+		if _, err := tx.Exec(codes, client); err != nil {
+			return err
+		}
 	}
 	if err := s.Tokens.RevokeClient(tx, client, "the client was removed"); err != nil {
 		return err
 	}
-	for _, remove := range []string{`DELETE FROM consent WHERE client = $1`, `DELETE FROM flow WHERE client = $1`, `DELETE FROM pushed_request WHERE client = $1`, `DELETE FROM device_code WHERE client = $1`} {
+	for _, remove := range []string{`DELETE FROM consent WHERE client = $1`, `DELETE FROM flow WHERE client = $1`, `DELETE FROM pushed_request WHERE client = $1`} {
 		if _, err := tx.Exec(remove, client); err != nil {
 			return err
 		}
