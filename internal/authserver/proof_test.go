@@ -128,6 +128,54 @@ func TestTokensAreBoundToAKey(t *testing.T) {
 	}
 }
 
+// RFC 9449 §5: whatever the grant, what is issued to a client that proves to have a key
+// is bound to it; and a bound token is exchanged by who has its key alone.
+func TestEveryGrantBindsItsTokens(t *testing.T) {
+	h := start(t)
+	b := h.Browser()
+	b.SetUp()
+	key := oauthtest.NewKey(t, "ES256")
+	bound := func(grant string, a apptest.Answer) (tokens oauth.TokenResponse) {
+		t.Helper()
+		if a.JSON(t, &tokens); tokens.TokenType != "DPoP" {
+			t.Fatalf("%s: %d %s", grant, a.StatusCode, a.Text)
+		}
+		if cnf, _ := payload(t, tokens.AccessToken)["cnf"].(map[string]any); cnf["jkt"] != key.Thumbprint() {
+			t.Errorf("%s: %v", grant, payload(t, tokens.AccessToken))
+		}
+		return tokens
+	}
+	a := h.account("robot", "echo", "")
+	bound("client_credentials", h.proving("/oauth/token", key, a.asks(nil), nil))
+
+	client := h.screenless()
+	d := h.device(client, nil)
+	h.decide(b, h.typed(b, d.UserCode), "allow")
+	tokens := bound("device_code", h.proving("/oauth/token", key, with("grant_type", deviceGrant, "client_id", client, "device_code", d.DeviceCode), nil))
+	refused(t, h.Refresh(client, tokens.RefreshToken), oauth.InvalidGrant)
+	bound("refresh_token", h.proving("/oauth/token", key, refreshing(client, tokens.RefreshToken), nil))
+}
+
+func TestBoundTokensAreExchangedWithTheirKey(t *testing.T) {
+	h := start(t, apptest.Dev)
+	key := oauthtest.NewKey(t, "ES256")
+	app := h.exchanger()
+	code, verifier := h.Code(app.ClientID, nil)
+	form := exchanging(app.ClientID, code, verifier)
+	form.Set("client_secret", app.ClientSecret)
+	var tokens oauth.TokenResponse
+	h.proving("/oauth/token", key, form, nil).JSON(t, &tokens)
+	subject := exchange(app, tokens.AccessToken, nil)
+	refused(t, h.Form("/oauth/token", subject), oauth.InvalidRequest)
+	refused(t, h.proving("/oauth/token", oauthtest.NewKey(t, "ES256"), subject, nil), oauth.InvalidRequest)
+	var less oauth.TokenResponse
+	if a := h.proving("/oauth/token", key, subject, nil); a.StatusCode != http.StatusOK {
+		t.Errorf("%d %s", a.StatusCode, a.Text)
+	} else if a.JSON(t, &less); less.TokenType != "DPoP" {
+		t.Errorf("%s", a.Text)
+	}
+}
+
 // RFC 9449 §5: the refresh tokens of a confidential client are bound to the client,
 // which may change its key.
 func TestConfidentialClientChangesItsKey(t *testing.T) {
