@@ -21,7 +21,7 @@ func TestLoad(t *testing.T) { attack(t, loadRows()) }
 func (w *world) narrow(change ...func(*app.Config)) *apptest.House {
 	return apptest.Open(w.t, append(change, func(c *app.Config) {
 		narrow := throttle.Limit{Each: 20, All: 100, Per: 24 * time.Hour}
-		c.AuthorizeLimit, c.RegisterLimit, c.SignInLimit, c.FailureLimit = narrow, narrow, narrow, narrow
+		c.AuthorizeLimit, c.RegisterLimit, c.SignInLimit, c.TypedCodeLimit, c.FailureLimit = narrow, narrow, narrow, narrow, narrow
 	})...)
 }
 
