@@ -9,6 +9,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/oauth/oauthtest"
 	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 )
 
@@ -359,4 +360,21 @@ func TestADeviceWaitsForAnAccount(t *testing.T) {
 		}
 		own(t, h.posts("/mcp", tokens.AccessToken, "knowledge_kb_search"), "mira")
 	})
+}
+
+// RFC 9449: a device that proves to have a key gets tokens that are bound to it.
+func TestTokensOfADeviceAreBoundToItsKey(t *testing.T) {
+	h := start(t)
+	b, client := h.person(), h.screenless()
+	d := h.device(client, nil)
+	h.decide(b, h.typed(b, d.UserCode), "allow")
+	key := oauthtest.NewKey(t, "ES256")
+	var tokens oauth.TokenResponse
+	h.proving("/oauth/token", key, with("grant_type", deviceGrant, "client_id", client, "device_code", d.DeviceCode), nil).JSON(t, &tokens)
+	if tokens.TokenType != "DPoP" || h.works(tokens.AccessToken) {
+		t.Errorf("%+v", tokens)
+	}
+	if a := h.Refresh(client, tokens.RefreshToken); a.StatusCode == http.StatusOK {
+		t.Error("it is renewed without the key")
+	}
 }
