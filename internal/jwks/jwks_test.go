@@ -258,3 +258,44 @@ func TestOneAudience(t *testing.T) {
 		}
 	}
 }
+
+// FuzzVerify: attacks 86 to 91. Nothing verifies that was not signed with a key of
+// the set, and nothing breaks the reader.
+func FuzzVerify(f *testing.F) {
+	ours, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	_, edwards, _ := ed25519.GenerateKey(rand.Reader)
+	set, err := Parse(document(jose.JSONWebKey{Key: ours.Public(), KeyID: "ec"}, jose.JSONWebKey{Key: edwards.Public(), KeyID: "ed"}))
+	if err != nil {
+		f.Fatal(err)
+	}
+	b64 := base64.RawURLEncoding.EncodeToString
+	for _, head := range []string{
+		`{"alg":"ES256","kid":"ec","typ":"at+jwt"}`, `{"alg":"EdDSA"}`, `{"alg":"none"}`, `{"alg":"HS256","kid":"ec"}`, `{"alg":"ES256","crit":["b64"],"b64":false}`,
+		`{"alg":"ES256","jwk":{"kty":"EC"}}`, `{"alg":["ES256"]}`, `{"alg":"ES256","alg":"none"}`,
+	} {
+		f.Add(b64([]byte(head)) + "." + b64([]byte(`{"iss":"i","sub":"s","aud":["a"],"exp":1e9}`)) + "." + b64(make([]byte, 64)))
+	}
+	f.Add("..")
+	f.Fuzz(func(t *testing.T, raw string) {
+		j, err := Read(raw)
+		if err != nil {
+			return
+		}
+		if c, err := j.Verify(set); err == nil {
+			t.Errorf("%q verifies: %+v", raw, c)
+		}
+	})
+}
+
+// FuzzClaims: claims are read alike or refused, and times stay in their bounds.
+func FuzzClaims(f *testing.F) {
+	f.Add([]byte(`{"iss":"i","sub":"s","aud":["a","b"],"exp":1800000000.5,"iat":1,"nbf":2,"jti":"x"}`))
+	f.Add([]byte(`{"aud":"a","exp":1e18}`))
+	f.Add([]byte(`{"iss":"i","iss":"j"}`))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		c, err := ParseClaims(payload)
+		if err == nil && (c.Expires < 0 || c.Issued < 0 || c.NotBefore < 0 || c.Expires >= 1<<40) {
+			t.Errorf("%q: %+v", payload, c)
+		}
+	})
+}
