@@ -224,7 +224,7 @@ func TestRegistrationToken(t *testing.T) {
 		if n := h.Count(`SELECT uses FROM registration_token`); n != 2 {
 			t.Errorf("used %d times", n)
 		}
-		h.SQL(`UPDATE registration_token SET expires_at = 1`)
+		h.SQL(`UPDATE registration_token SET expires_at = $1`, time.Now().Add(-time.Minute).UnixMicro())
 		refused(t, post(good, right), oauth.InvalidToken)
 		h.notDone("revoke_registration_token", map[string]any{"id": made.ID}, "REGISTRATION_TOKEN_UNKNOWN")
 		h.do("make_registration_token", map[string]any{}, &made)

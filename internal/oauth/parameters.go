@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"net/url"
 	"slices"
-	"strings"
 
 	strictjson "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -48,6 +47,12 @@ func ParseObject(body []byte) (url.Values, *Error) {
 	return once(values)
 }
 
+// readable reports whether each of the texts is one: two that are none can be one
+// together.
+func readable(texts []string) bool {
+	return !slices.ContainsFunc(texts, func(text string) bool { return !Readable(text) })
+}
+
 // once refuses a parameter that is there twice, except resource (RFC 8707 §2), and
 // one that is no text. An empty one counts as absent (RFC 6749 §3.2).
 func once(values url.Values) (url.Values, *Error) {
@@ -55,7 +60,7 @@ func once(values url.Values) (url.Values, *Error) {
 		if len(all) > 1 && name != "resource" {
 			return nil, Errorf(InvalidRequest, "%.40s is given twice", name)
 		}
-		if !Readable(name + strings.Join(all, "")) {
+		if !readable(append([]string{name}, all...)) {
 			return nil, Errorf(InvalidRequest, "%.40s is not readable text", name)
 		}
 		values[name] = slices.DeleteFunc(all, func(v string) bool { return v == "" })

@@ -150,7 +150,7 @@ func (p *Pages) form(w http.ResponseWriter, r *http.Request) (authn.Browser, err
 		return authn.Browser{}, formUnreadable.New("the form can't be read").Because(err)
 	}
 	for _, values := range r.PostForm {
-		if !oauth.Readable(strings.Join(values, "")) {
+		if slices.ContainsFunc(values, func(v string) bool { return !oauth.Readable(v) }) {
 			return authn.Browser{}, formUnreadable.New("the form can't be read").WithWhy("something in it is not text")
 		}
 	}

@@ -236,7 +236,11 @@ func placeRows() []row {
 		"DPoP":  func(good string) []string { return []string{"DPoP " + good} },
 		"Token": func(good string) []string { return []string{"Token " + good} },
 	} {
-		rows = append(rows, row{number: 80, name: name, want: unauthorized(notOne), build: func(w *world) (*http.Request, *http.Request) {
+		why := notOne
+		if name == "DPoP" {
+			why = "the token is bound to no key, and came with a proof"
+		}
+		rows = append(rows, row{number: 80, name: name, want: unauthorized(why), build: func(w *world) (*http.Request, *http.Request) {
 			tokens := w.tokens(w.alice, w.pubA, nil)
 			bad := w.list("/mcp", "")
 			bad.Header["Authorization"] = header(tokens.AccessToken)
