@@ -492,6 +492,8 @@ var controls = map[string]string{
 	"apps:read":     "See which apps are connected",
 	"audit:read":    "See what every app did",
 	"security:read": "See which keys sign access tokens",
+	"clients:read":  "See which apps may ask people",
+	"team:read":     "See which programs act for themselves",
 	"servers:read":  "See which servers there are",
 	"services:read": "See at which services your accounts are connected",
 }
