@@ -344,7 +344,7 @@ func (m *model) fail(format string, args ...any) {
 func TestAuthorityOnlyShrinks(t *testing.T) {
 	seeds, err := strconv.ParseUint(os.Getenv("GATEHOUSE_TEST_SEEDS"), 10, 64)
 	if err != nil {
-		seeds = 3
+		seeds = 2
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
