@@ -87,6 +87,7 @@ var modules = map[string]struct {
 	"github.com/modelcontextprotocol/go-sdk": {reason: "an MCP client and server that somebody else wrote, to test against and in examples", testOnly: true},
 	"github.com/rogpeppe/go-internal":        {reason: "testscript: the user's terminal as test files", testOnly: true},
 	"github.com/spf13/cobra":                 {reason: "commands, flags, completion"},
+	"github.com/valkey-io/valkey-go":         {reason: "Valkey and Redis, where nodes share the counters of limits if the operator likes; it pipelines by itself"},
 	"go.yaml.in/yaml/v3":                     {reason: "the configuration file, with the line of each fault"},
 	"golang.org/x/sync":                      {reason: "one does what many wait for: singleflight"},
 	"golang.org/x/oauth2":                    {reason: "OAuth client of providers: authorization code with PKCE, refresh, their ways to spell answers"},

@@ -153,6 +153,10 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	c.IssuerURL = cmp.Or(c.IssuerURL, c.PublicURL)
+	shared, err := c.valkey()
+	if err != nil {
+		return nil, errors.Join(configInvalid.New("the configuration can't be used").WithWhy("limits.valkey: %v", err), db.Close())
+	}
 	box := seal.Box{Keeper: key}
 	h := &house{config: c, node: store.ID("node_"), key: key, db: db, registry: &tool.Registry{}}
 	h.log, h.level, h.writeLog = newLog(c, out)
@@ -176,7 +180,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	c.Internet.Allow = c.OutboundAllow
 	h.outbound = outbound.New(c.Internet)
 	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Vault: h.vault, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, Version: Version, Codes: Codes}
-	h.throttle = &throttle.Throttle{DB: db, Log: h.log, Limits: h.limit}
+	h.throttle = &throttle.Throttle{DB: db, Valkey: shared, Log: h.log, Limits: h.limit}
 	h.pages.Throttle = h.throttle
 	h.oauth = &authserver.Server{
 		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, Vault: h.vault, People: h.people, Authn: h.authn, Mail: letters, Registry: h.registry, Gate: h.gate,

@@ -62,6 +62,7 @@ type Config struct {
 	TypedCodeLimit throttle.Limit
 	FailureLimit   throttle.Limit
 	StrangerLimit  throttle.Limit
+	Valkey         string
 
 	External External
 
@@ -267,6 +268,10 @@ var settings = []setting{
 	{
 		key: "limits.strangers", field: func(c *Config) any { return &c.StrangerLimit }, preset: "1200/0/1m", live: true,
 		doc: "How often the MCP endpoints answer an address without a good token, in the same form.",
+	},
+	{
+		key: "limits.valkey", field: func(c *Config) any { return &c.Valkey }, absent: "the database", example: "rediss://:${file:valkey.password}@valkey.internal:6379",
+		doc: "Where several nodes share what they count for the limits: one Valkey or Redis server, valkey://[[USER]:PASSWORD@]HOST:PORT[/DATABASE], or rediss:// with TLS. In the file a password comes from ${file:NAME} or ${env:NAME}. While the server is away each node counts by itself.",
 	},
 	{
 		key: "servers", field: func(c *Config) any { return &c.Servers }, absent: "only those that gatehouse add has added", live: true,
@@ -596,6 +601,7 @@ func (l *loading) complete() {
 		l.judgeOrigin(&c.AllowedOrigins[i])
 	}
 	l.judgeProviders()
+	l.judgeValkey()
 	l.judgeListen()
 	l.judgeDev()
 }

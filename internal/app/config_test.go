@@ -129,6 +129,10 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"a scheme in upper case", nil, []string{"GATEHOUSE_REDIRECT_SCHEMES=Cursor"}, "Cursor is not a scheme"},
 		{"a scheme with slashes", nil, []string{"GATEHOUSE_REDIRECT_SCHEMES=cursor://"}, "cursor:// is not a scheme"},
 		{"registration by whom", nil, []string{"GATEHOUSE_REGISTRATION=maybe"}, "it is one of open, token, off"},
+		{"Valkey by another scheme", nil, []string{"GATEHOUSE_LIMITS__VALKEY=https://h:6379"}, "GATEHOUSE_LIMITS__VALKEY: it is not an address like valkey://"},
+		{"Valkey without a scheme", nil, []string{"GATEHOUSE_LIMITS__VALKEY=localhost:6379"}, "it is not an address like valkey://"},
+		{"Valkey that TLS does not prove", nil, []string{"GATEHOUSE_LIMITS__VALKEY=rediss://h:6379?skip_verify=true"}, "it is not an address like valkey://"},
+		{"Valkey with a user only", nil, []string{"GATEHOUSE_LIMITS__VALKEY=valkey://hunter2@h:6379"}, "what stands before the @ has no password"},
 		{"PostgreSQL without a key", map[string]string{"database": "postgres://localhost/db"}, nil, "master_key_file: with PostgreSQL every node needs the same key"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -190,7 +194,7 @@ var samples = map[string]string{
 	"log.level": "warn", "log.format": "json", "drain": "7s", "refresh_reuse_window": "30m",
 	"external.issuers": "https://idp.example/realm", "external.audiences": "gatehouse", "external.rank_claim": "groups", "external.admins": "admins", "external.standards": "staff",
 	"external.client_id": "gatehouse", "external.client_secret_file": "/x",
-	"limits.authorize": "1/2/3s", "limits.register": "1/2/3s", "limits.sign_in": "1/2/3s", "limits.typed_codes": "1/2/3s", "limits.failures": "1/2/3s", "limits.strangers": "1/2/3s",
+	"limits.authorize": "1/2/3s", "limits.register": "1/2/3s", "limits.sign_in": "1/2/3s", "limits.typed_codes": "1/2/3s", "limits.failures": "1/2/3s", "limits.strangers": "1/2/3s", "limits.valkey": "valkey://localhost:6379/2",
 	"signing_alg": "EdDSA", "signing_key_life": "720h", "opaque_tokens": "tickets", "dpop_nonce": "true",
 }
 

@@ -182,6 +182,38 @@ func TestSecretsOfTheFile(t *testing.T) {
 	}
 }
 
+// A password of the Valkey server does not stand in the file itself either, and is
+// shown by nothing.
+func TestPasswordOfValkey(t *testing.T) {
+	environ := "VALKEY_PASSWORD=hunter2"
+	for address, says := range map[string]string{
+		"valkey://:${env:VALKEY_PASSWORD}@h:6379":       "",
+		"rediss://dana:${env:VALKEY_PASSWORD}@h:6379/3": "",
+		"valkey://h":                                        "",
+		"valkey://dana:hunter2@h:6379":                      "limits.valkey: a password does not stand in the file itself",
+		"valkey://dana:hunter2%zz@h:6379":                   "limits.valkey: it is not an address like",
+		"valkey://dana:${env:VALKEY_PASSWORD}@h:6379/3/4":   "limits.valkey: it is not an address like",
+		"valkey://${env:VALKEY_PASSWORD}@h:6379":            "has no password",
+		"valkeys://:${env:VALKEY_PASSWORD}@h:port":          "limits.valkey: it is not an address like",
+		"unix:///run/valkey.sock?db=1&x=${env:NOT_THERE_X}": "this variable is not set",
+	} {
+		c, err := Load(map[string]string{"config": write(t, "limits:\n  valkey: '"+address+"'\n")}, []string{environ})
+		why := ""
+		if err != nil {
+			why = problem.From(err).Why
+		}
+		shown, _ := json.Marshal(c.Show())
+		if !strings.Contains(why, says) || (says == "") != (why == "") || strings.Contains(why+string(shown), "hunter2") {
+			t.Errorf("%s: %q, shown as %s", address, why, shown)
+		}
+	}
+	c, err := load(nil, "GATEHOUSE_LIMITS__VALKEY=valkey://:hunter2@h:6379") // a variable is no file
+	shown, _ := json.Marshal(c.Show())
+	if err != nil || c.Valkey != "valkey://:hunter2@h:6379" || strings.Contains(string(shown), "hunter2") {
+		t.Errorf("%v, shown as %s", err, shown)
+	}
+}
+
 // gatehouse config show says where each value came from.
 func TestOrigins(t *testing.T) {
 	file := write(t, "\nlisten: localhost:1\ndev: true\ndata_dir: /x\n")

@@ -15,29 +15,55 @@ const shareEvery = time.Second
 // Run tells the other nodes what came near its limit, and learns the same of them,
 // until ctx ends.
 func (t *Throttle) Run(ctx context.Context) {
-	for {
+	if t.Valkey != nil {
+		defer t.Valkey.Close()
+	}
+	for logged := false; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(shareEvery):
 		}
 		err := t.Share(ctx)
-		if err != nil && ctx.Err() == nil && !t.silent {
+		if err != nil && ctx.Err() == nil && !logged {
 			t.Log.Warn("counts of requests cannot be shared between nodes; each counts by itself", "err", err)
 		}
-		t.silent = err != nil
+		logged = err != nil
 	}
 }
 
 // atOnce is of how many counters the others are told at once.
 const atOnce = 1000
 
-// Share does that once. One caller at a time.
+// Share does that once. One caller at a time. A Valkey server is asked at first, and
+// after it was silent, even if there is nothing to tell: so the log says that it is
+// away before it is needed, and no more than once.
 func (t *Throttle) Share(ctx context.Context) error {
 	near := t.near(time.Now().UnixMicro())
-	if len(near) == 0 {
+	add := t.add
+	if t.Valkey != nil {
+		add = t.Valkey.add
+	}
+	if len(near) == 0 && (t.heard || t.Valkey == nil) {
 		return nil
 	}
+	totals, err := add(ctx, near)
+	if t.heard = err == nil; err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, was := range near {
+		if c := t.counts[was.key]; c != nil {
+			c.told, c.all = was.mine, totals[i]
+		}
+	}
+	return nil
+}
+
+// add puts what was counted here into the table, and returns how many each counter
+// has there.
+func (t *Throttle) add(ctx context.Context, near []count) ([]int, error) {
 	totals := make([]int, len(near))
 	err := t.DB.Do(ctx, func(tx *store.Tx) error {
 		for i, c := range near {
@@ -49,17 +75,7 @@ func (t *Throttle) Share(ctx context.Context) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for i, was := range near {
-		if c := t.counts[was.key]; c != nil {
-			c.told, c.all = was.mine, totals[i]
-		}
-	}
-	return nil
+	return totals, err
 }
 
 // near are the counters that others should know more of, as they are now and in the

@@ -1,10 +1,10 @@
 // Package throttle says who has asked too often, across nodes.
 //
 // It counts in memory, and tells the other nodes of what comes near its limit, once
-// a second, through the database. So a request costs no write; a limit may be overrun
-// by what the nodes let through within a second; and where the database is silent
-// each node goes on with what it knows: nobody is refused for want of a counter, and
-// nobody is let through for want of one either.
+// a second, through the database or a Valkey server. So a request costs no write; a
+// limit may be overrun by what the nodes let through within a second; and where that
+// one is silent each node goes on with what it knows: nobody is refused for want of a
+// counter, and nobody is let through for want of one either.
 package throttle
 
 import (
@@ -71,12 +71,13 @@ func (l Limit) String() string { return fmt.Sprintf("%d/%d/%s", l.Each, l.All, l
 // Throttle counts. Set the fields, call Open, run Run.
 type Throttle struct {
 	DB     *store.DB
+	Valkey *Valkey // what the nodes share their counters through; nil: the database
 	Log    *slog.Logger
 	Limits func(Group) Limit // may change at any time
 
 	mu     sync.Mutex
 	counts map[key]*count
-	silent bool // the database did not answer last time
+	heard  bool // the other nodes' counts could be asked for last time
 }
 
 // key is the name of a counter, its group and a hash of who, and when its window
@@ -91,8 +92,8 @@ type count struct {
 	ends  int64 // µs
 	limit int
 	mine  int // counted here
-	told  int // how many of those the table has
-	all   int // how many the table had, of all nodes
+	told  int // how many of those the others were told of
+	all   int // how many there were then, of all nodes
 }
 
 func (c *count) total() int { return c.all + c.mine - c.told }
