@@ -136,6 +136,23 @@ func TestDocumentsAreOffOrLimited(t *testing.T) {
 	})
 }
 
+// R212: what a removed client was given is over; where it may come back, as one with a
+// document may, it gets new tokens, and those work.
+func TestRemovedDocumentComesBack(t *testing.T) {
+	world := outboundtest.New(t)
+	s := newSite(world, "back.example")
+	onEach(t, func(t *testing.T, h house) {
+		before := h.tokens(s.id, nil)
+		h.do("remove_client", map[string]any{"id": s.id}, nil)
+		refused(t, h.Refresh(s.id, before.RefreshToken), oauth.InvalidClient)
+		after := h.tokens(s.id, nil)
+		if h.works(before.AccessToken) || !h.works(after.AccessToken) {
+			t.Errorf("the old token works: %v, the new one: %v", h.works(before.AccessToken), h.works(after.AccessToken))
+		}
+		refused(t, h.Refresh(s.id, before.RefreshToken), oauth.InvalidGrant)
+	}, apptest.Dev, documented(world))
+}
+
 // What is pinned is a client without a network, and counts as approved.
 func TestPinnedDocumentIsNotFetched(t *testing.T) {
 	const id = "https://claude.example/client.json"

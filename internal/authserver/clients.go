@@ -431,7 +431,7 @@ func (s *Server) block(tx *store.Tx, id, reason string) error {
 		_, err = tx.Exec(`UPDATE consent SET ended_at = $1, reason = $2 WHERE client = $3 AND ended_at IS NULL`, tx.Now, reasonBlocked, id)
 	}
 	if err == nil {
-		_, err = s.Tokens.RevokeFamiliesOf(tx, id, reasonBlocked)
+		_, err = s.Tokens.RevokeClient(tx, id, reasonBlocked)
 	}
 	if err == nil {
 		_, err = tx.Exec(`DELETE FROM flow WHERE client = $1 AND decided_at IS NULL`, id)

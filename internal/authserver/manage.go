@@ -198,7 +198,7 @@ func (s *Server) forget(tx *store.Tx, client string) error {
 			return err
 		}
 	}
-	if err := s.Tokens.RevokeClient(tx, client, "the client was removed"); err != nil {
+	if _, err := s.Tokens.RevokeClient(tx, client, "the client was removed"); err != nil {
 		return err
 	}
 	for _, remove := range []string{`DELETE FROM consent WHERE client = $1`, `DELETE FROM flow WHERE client = $1`, `DELETE FROM pushed_request WHERE client = $1`} {

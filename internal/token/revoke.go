@@ -38,28 +38,12 @@ func (t *Tokens) RevokeUser(tx *store.Tx, workspace, user, reason string) (int, 
 		WHERE workspace = $3 AND (user_id = $4 OR $4 = '') AND revoked_at IS NULL RETURNING id`, tx.Now, reason, workspace, user)
 }
 
-// RevokeClient revokes every family of a client, in all workspaces, and all their
-// tokens: by the client's own id, because a client that is gone does not come
-// back. Where there is no family nothing needs to be remembered, so strangers who
-// register and leave fill no memory. Whoever calls it has removed the client's codes
-// before, in the same transaction: so a family that is being made is either seen
-// here, or not made.
-func (t *Tokens) RevokeClient(tx *store.Tx, client, reason string) error {
-	revoked, err := tx.Exec(`UPDATE token_family SET revoked_at = $1, reason = $2 WHERE client = $3 AND revoked_at IS NULL`,
-		tx.Now, reason, client)
-	if err != nil {
-		return err
-	}
-	if n, err := revoked.RowsAffected(); err != nil || n == 0 {
-		return err
-	}
-	return t.Revoke(tx, client, AccessLife)
-}
-
-// RevokeFamiliesOf revokes every family of a client, in all workspaces, one by one,
-// and says how many there were: for a client that may come back. As with
-// RevokeClient its codes were removed before.
-func (t *Tokens) RevokeFamiliesOf(tx *store.Tx, client, reason string) (int, error) {
+// RevokeClient revokes every family of a client, in all workspaces, and says how many
+// there were. The client's own id is not revoked: one that stands in the file or is
+// known by its document may come back, and what it is allowed then works. Whoever
+// calls it has removed the client's codes before, in the same transaction: so a
+// family that is being made is either seen here, or not made.
+func (t *Tokens) RevokeClient(tx *store.Tx, client, reason string) (int, error) {
 	return t.revokeFamilies(tx, `UPDATE token_family SET revoked_at = $1, reason = $2 WHERE client = $3 AND revoked_at IS NULL RETURNING id`,
 		tx.Now, reason, client)
 }
@@ -100,7 +84,7 @@ func (t *Tokens) revokeFamilies(tx *store.Tx, statement string, args ...any) (in
 }
 
 // Revoke refuses every token that carries id: its own, its family's, its
-// client's or its key's. life is how long such a token could still live.
+// service account's or its key's. life is how long such a token could still live.
 func (t *Tokens) Revoke(tx *store.Tx, id string, life time.Duration) error {
 	// The row of the head is the lock: numbers become visible in their order.
 	_, err := tx.Exec(`UPDATE revocation_head SET seq = seq + 1 WHERE one = 1`)
