@@ -6,22 +6,15 @@ import { UnauthorizedError as Unauthorized1 } from '@modelcontextprotocol/sdk/cl
 import { StreamableHTTPClientTransport as Transport1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import { Client as Client2, StreamableHTTPClientTransport as Transport2, UnauthorizedError as Unauthorized2 } from '@modelcontextprotocol/client'
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import path from 'node:path'
-import { after } from 'node:test'
 import { App } from './app.js'
-import { inHouse, packaged, run, ways } from './house.js'
+import { inHouse, packaged, pinned, run, ways } from './house.js'
 
 const document = 'https://interop.example/client.json'
 const inspected = 'https://inspector.example/client.json'
-const pinned = path.join(mkdtempSync(path.join(tmpdir(), 'gatehouse-interop-')), 'gatehouse.yaml')
-writeFileSync(pinned, `cimd: allowlist
-cimd_documents:
-  ${document}: {client_id: "${document}", client_name: Interop, redirect_uris: ["http://127.0.0.1:39999/callback"], token_endpoint_auth_method: none}
-  ${inspected}: {client_id: "${inspected}", client_name: Inspector, redirect_uris: ["http://127.0.0.1:6276/oauth/callback"]}
-`)
-after(() => rmSync(path.dirname(pinned), { recursive: true }))
+const documents = {
+  [document]: { client_id: document, client_name: 'Interop', redirect_uris: ['http://127.0.0.1:39999/callback'], token_endpoint_auth_method: 'none' },
+  [inspected]: { client_id: inspected, client_name: 'Inspector', redirect_uris: ['http://127.0.0.1:6276/oauth/callback'] },
+}
 
 class Described extends App {
   clientMetadataUrl = document
@@ -58,7 +51,7 @@ async function inspects(house, way) {
   return house.person.visited[before].searchParams.get('client_id')
 }
 
-const offered = inHouse({ dev: true, settings: { GATEHOUSE_CONFIG: pinned } })
+const offered = inHouse({ dev: true, settings: pinned(documents) })
 const off = inHouse({ dev: true, settings: { GATEHOUSE_CIMD: 'off' } })
 
 offered('documents are offered', async house => {

@@ -213,6 +213,19 @@ export async function run(command, args, env) {
   }
 }
 
+// pinned are settings under which these documents of apps, by their addresses, are
+// known, and no others, because these tests have no internet to fetch them.
+export function pinned(documents) {
+  const file = path.join(mkdtempSync(path.join(tmpdir(), 'gatehouse-interop-')), 'gatehouse.yaml')
+  writeFileSync(file, JSON.stringify({ cimd: 'allowlist', cimd_documents: documents }))
+  after(() => rmSync(path.dirname(file), { recursive: true }))
+  return { GATEHOUSE_CONFIG: file }
+}
+
+// confined are variables for programs that call their makers: whatever is not on this
+// computer they ask of a proxy that is not there.
+export const confined = { HTTP_PROXY: 'http://127.0.0.1:9', HTTPS_PROXY: 'http://127.0.0.1:9', NO_PROXY: 'localhost,127.0.0.1' }
+
 // packaged is a file of an installed package.
 export function packaged(file) {
   return path.join(here, 'node_modules', file)
