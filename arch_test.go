@@ -118,7 +118,6 @@ var acrossWorkspaces = map[string]string{
 	"identity.ServiceClient":    "a service account says by its id who it is, and the row of which workspace",
 	"authserver.startDevice":    "whose it is, is known once a person has typed its code",
 	"authserver.block":          "a client belongs to no workspace; what it was given ends in all of them",
-	"token.RevokeFamiliesOf":    "a client belongs to no workspace; what it was given is revoked in all of them",
 	"token.LastUse":             "a client belongs to no workspace; when it was used is asked for all of them",
 	"authserver.somebodyAllows": "an app is known once anybody has allowed it, and nothing else is told",
 }
