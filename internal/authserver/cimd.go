@@ -152,6 +152,9 @@ func describedAs(tx *store.Tx, id string) (d described, err error) {
 // meanwhile waits for it; who asks for one too many is sent away (attack 104).
 func (s *Server) fetch(ctx context.Context, id string) error {
 	_, err, _ := s.fetching.Do(id, func() (any, error) {
+		if d, now, err := s.document(ctx, id); err != nil || d.fresh > now { // somebody just did
+			return nil, err
+		}
 		free, err := s.slot(ctx)
 		if err != nil {
 			return nil, err

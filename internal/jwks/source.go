@@ -68,7 +68,7 @@ func fetch(ctx context.Context, hc *http.Client, url string) ([]byte, error) {
 // another's fetch. What was fetched stays good for a day while the issuer does not
 // answer. An error means that there are no keys.
 func (s *Source) For(ctx context.Context, j JWT) (Set, error) {
-	set, there, due, err := s.look(j)
+	set, there, due, _ := s.look(j)
 	switch {
 	case there && !due:
 		return set, nil
@@ -78,7 +78,8 @@ func (s *Source) For(ctx context.Context, j JWT) (Set, error) {
 		return set, nil
 	}
 	defer s.turn.Unlock()
-	if set, _, due, err = s.look(j); due {
+	set, _, due, err := s.look(j)
+	if due {
 		s.refresh(ctx)
 		set, _, _, err = s.look(j)
 	}
