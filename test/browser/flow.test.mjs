@@ -150,8 +150,12 @@ for (const javaScriptEnabled of [true, false]) {
       assert.equal(await app.whoami(token), 200);
       await page.goto(gatehouse.base + '/');
       await page.getByRole('link', { name: 'Connected apps' }).click();
-      await page.getByRole('button', { name: 'Remove' }).click();
-      await page.getByText('Removed. It stopped working at once.').waitFor();
+      const remove = page.getByRole('button', { name: 'Remove' }); // also for what the tests before this one allowed
+      for (let left = await remove.count(); left > 0; left = await remove.count()) {
+        await remove.first().click();
+        await until('one less', async () => await remove.count() < left);
+        await page.getByText('Removed. It stopped working at once.').waitFor();
+      }
       assert.equal(await app.whoami(token), 401);
       await asked(); // and it asks again
     });
