@@ -1,4 +1,4 @@
-// Knowledge runs an MCP server over a question-and-answer service, and that service
+// Command knowledge runs an MCP server over a question-and-answer service, and that service
 // with its own OAuth, to try out connecting accounts: go run ./examples/knowledge
 package main
 
