@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/url"
@@ -172,6 +173,9 @@ func (s *Server) redeemPerson(tx *store.Tx, c Client, b brought, form url.Values
 	}
 	if err != nil {
 		return issue{}, err
+	}
+	if there, err := holdClient(tx, c.ID); err != nil || !there {
+		return issue{}, cmp.Or(err, error(badClient("it was just removed")))
 	}
 	made := issue{vouched: true, family: token.Family{
 		ID: token.NewFamilyID(), Workspace: m.Workspace, User: m.ID, Client: c.ID, Scopes: scopes, Resource: at.URL,

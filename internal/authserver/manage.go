@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"cmp"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -193,6 +194,9 @@ func (s *Server) removeClient(w http.ResponseWriter, r *http.Request, ref string
 // forget removes a client with everything it was given. Its codes go first: so
 // nothing can become of them any more.
 func (s *Server) forget(tx *store.Tx, client string) error {
+	if there, err := holdClient(tx, client); err != nil || !there { // or another request was first
+		return cmp.Or(err, error(unmanaged()))
+	}
 	for _, codes := range []string{`DELETE FROM authorization_code WHERE client = $1`, `DELETE FROM device_code WHERE client = $1`} {
 		if _, err := tx.Exec(codes, client); err != nil {
 			return err
@@ -211,4 +215,11 @@ func (s *Server) forget(tx *store.Tx, client string) error {
 		return unmanaged()
 	}
 	return err
+}
+
+// holdClient keeps a client as it is until the transaction ends, and reports whether
+// it is there. Whoever makes a family without spending a code of the client holds
+// it, so that who removes the client waits and finds the family.
+func holdClient(tx *store.Tx, id string) (bool, error) {
+	return tx.One(`UPDATE client SET created_at = created_at WHERE id = $1`, id)
 }
