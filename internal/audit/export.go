@@ -131,6 +131,9 @@ func (v *exportReader) event(text []byte) error {
 	if err != nil || !bytes.Equal(written, text) {
 		return v.wrong("the line was changed: it is not in canonical form")
 	}
+	if r.Seq < 1 {
+		return v.wrong("the event has no place in the chain")
+	}
 	r.detail, _ = encodeDetail(r.Detail) // it could be encoded just now
 	if v.from == 0 {
 		v.from, v.walk = r.Seq, walk{workspace: r.Workspace, seq: r.Seq - 1, hash: r.Prev}

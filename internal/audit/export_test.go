@@ -172,6 +172,32 @@ func TestOtherSpellingsOfALineAreChanges(t *testing.T) {
 	}
 }
 
+// A chain begins with event 1: a line in front that claims to be none of its events
+// is an added one, however well it is hashed.
+func TestForgedLineBeforeTheFirstEventIsFound(t *testing.T) {
+	file, _, _ := sample(t)
+	for _, seq := range []int64{0, -1} {
+		for _, chain := range []string{"a", "b"} {
+			forged := newRow(Event{Workspace: chain, Action: "tool.call", Actor: "member:mallory", Outcome: Allowed}, 1)
+			forged.Seq, forged.Prev = seq, genesis
+			hash, _, err := forged.digest(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			forged.Hash = hash
+			line, err := forged.line()
+			if err != nil {
+				t.Fatal(err)
+			}
+			line = append(line, '\n')
+			if broken := breaks(t, "an event without a place", slices.Concat(line, file)); broken.Line != 1 {
+				t.Errorf("event %d of chain %s in front: found at line %d: %s", seq, chain, broken.Line, broken.What)
+			}
+			breaks(t, "two of them", slices.Concat(line, line, file))
+		}
+	}
+}
+
 // Without a pin the report says which key signed; with one, another is a break.
 func TestPinnedKeyIsTheOnlyOne(t *testing.T) {
 	file, lines, l := sample(t)
