@@ -116,6 +116,35 @@ func Replace(raw json.RawMessage, value []byte, path ...string) (json.RawMessage
 	return slices.Concat(raw[:p.start], value, raw[p.end:]), nil
 }
 
+// Without returns raw without the member at the path. Where there is none it is raw
+// itself; otherwise the object that had the member is spelt anew, and every other
+// byte stays as it is.
+func Without(raw json.RawMessage, path ...string) json.RawMessage {
+	last := len(path) - 1
+	inside, name := Field(raw, path[:last]...), path[last]
+	if Field(inside, name) == nil {
+		return raw
+	}
+	rest := []byte{'{'}
+	s := scan(inside, true)
+	defer s.free()
+	_ = s.object(func(key, value []byte) { // it was read before
+		if string(key) == name {
+			return
+		}
+		if len(rest) > 1 {
+			rest = append(rest, ',')
+		}
+		rest = append(append(appendString(rest, string(key)), ':'), value...)
+	})
+	rest = append(rest, '}')
+	without, err := Replace(raw, rest, path[:last]...)
+	if err != nil {
+		return rest // cannot be: the path was followed before
+	}
+	return without
+}
+
 // Twin reports whether the object raw has a member that a reader who ignores the
 // case of letters would take for one of names, without being it. Such readers
 // exist (Go's encoding/json is one), so what is decided by name must not come

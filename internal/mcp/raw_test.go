@@ -3,6 +3,7 @@ package mcp
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"testing"
 )
 
@@ -127,6 +128,23 @@ func TestTwin(t *testing.T) {
 	} {
 		if got := Twin([]byte(raw), "name", "arguments"); got != want {
 			t.Errorf("%s: %v, want %v", raw, got, want)
+		}
+	}
+}
+
+// What is taken out is gone, and what is not there changes nothing.
+func TestWithout(t *testing.T) {
+	for _, tt := range []struct{ raw, path, want string }{
+		{`{"a":1, "b":{ "c":2,"d":[1, 2] } }`, "b c", `{"a":1, "b":{"d":[1, 2]} }`},
+		{`{ "a":1, "b":2 }`, "a", `{"b":2}`},
+		{`{"b":{"c":2}}`, "b c", `{"b":{}}`},
+		{`{"b":{"\u0063":2,"e\"":3}}`, "b c", `{"b":{"e\"":3}}`},
+		{`{ "a":1 }`, "b c", `{ "a":1 }`},
+		{`{"b":"c"}`, "b c", `{"b":"c"}`},
+		{``, "b c", ``},
+	} {
+		if got := string(Without([]byte(tt.raw), strings.Fields(tt.path)...)); got != tt.want {
+			t.Errorf("%s without %s: %s, want %s", tt.raw, tt.path, got, tt.want)
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strconv"
 	"sync"
@@ -103,10 +102,10 @@ func start(spec Spec, said *tail, hear func(mcp.Message)) (*child, error) {
 	c.cmd.SysProcAttr = ownGroup()
 	c.cmd.WaitDelay = time.Second // for output held open by processes that the child left behind
 	c.cmd.Stdin = in
-	c.cmd.Stdout = &lines{max: maxMessage, each: c.line, over: c.overlong}
-	c.cmd.Stderr = &lines{
-		max: maxMessage, each: func(line []byte) { said.add(string(line)) },
-		over: func(head, _ []byte) { said.add(string(head)) },
+	c.cmd.Stdout = &mcp.Lines{Max: maxMessage, Each: c.line, Over: c.overlong}
+	c.cmd.Stderr = &mcp.Lines{
+		Max: maxMessage, Each: func(line []byte) { said.add(string(line)) },
+		Over: func(head, _ []byte) { said.add(string(head)) },
 	}
 	err = errors.Join(c.cmd.Start(), in.Close())
 	if err != nil {
@@ -271,12 +270,6 @@ func (w *waiter) pass() {
 // half a line has no continuation. One that works on another call may take its
 // time: many read the next message only then.
 func (c *child) send(ctx context.Context, m mcp.Message) error {
-	line := append(m.Encode(), '\n')
-	for i, b := range line[:len(line)-1] {
-		if b == '\n' || b == '\r' { // between tokens; inside strings JSON has none
-			line[i] = ' '
-		}
-	}
 	select {
 	case c.writing <- struct{}{}:
 		defer func() { <-c.writing }()
@@ -286,7 +279,7 @@ func (c *child) send(ctx context.Context, m mcp.Message) error {
 	case <-ctx.Done():
 		return cancelled.New("the call to %q was cancelled", c.name).Because(context.Cause(ctx))
 	}
-	if err := c.write(line); err != nil {
+	if err := c.write(m.Line()); err != nil {
 		kill(c.cmd.Process)
 		return unavailable.New("%q does not take calls", c.name).WithWhy("it does not read what it is sent, so nothing was carried out").
 			Because(errors.Join(errNotSent, err))
@@ -389,13 +382,5 @@ func (c *child) unreadable(id json.RawMessage, line []byte, refusal *mcp.Error) 
 func (c *child) overlong(head, tail []byte) {
 	c.noise.Add(1)
 	c.said.add("(a line of more than 16 MB) " + string(head))
-	id := mcp.Field(head, "id")
-	if id == nil {
-		if found := idAtEnd.FindSubmatch(tail); found != nil {
-			id = found[1]
-		}
-	}
-	c.deliver(id, answer{err: tooLarge(c.name)})
+	c.deliver(mcp.EdgeID(head, tail), answer{err: tooLarge(c.name)})
 }
-
-var idAtEnd = regexp.MustCompile(`"id"\s*:\s*(\d+)\s*}\s*$`)

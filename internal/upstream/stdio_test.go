@@ -347,23 +347,6 @@ func TestRestartsBackOff(t *testing.T) {
 	})
 }
 
-func TestLinesAreCutAndBounded(t *testing.T) {
-	var got []string
-	l := &lines{max: 300, each: func(b []byte) { got = append(got, string(b)) }, over: func(head, tail []byte) {
-		got = append(got, fmt.Sprintf("over %d %d %s", len(head), len(tail), tail[len(tail)-3:]))
-	}}
-	long := strings.Repeat("x", 1000) + "end"
-	for _, chunk := range []string{"a\nb", "c\n\n \nd", "\n", long[:200], long[200:400], long[400:], "\n", strings.Repeat("y", 300) + "\ne\n"} {
-		if n, err := l.Write([]byte(chunk)); n != len(chunk) || err != nil {
-			t.Fatal(n, err)
-		}
-	}
-	want := []string{"a", "bc", "d", "over 256 256 end", strings.Repeat("y", 300), "e"}
-	if strings.Join(got, "|") != strings.Join(want, "|") {
-		t.Errorf("got %q", got)
-	}
-}
-
 func BenchmarkStdio(b *testing.B) {
 	s := startStdio(b, fixtureSpec(b, "good"))
 	params := json.RawMessage(`{"name":"any","arguments":{"message":"hello"}}`)
