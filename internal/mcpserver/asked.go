@@ -191,7 +191,7 @@ func (s *Server) answered(x *exchange) {
 	}
 	if q, waits := s.asked.take(x.msg.ID, x.session.Key); waits {
 		q.answer <- x.msg
-	} else if err := s.keepAnswer(x.r.Context(), x.session.Key, x.msg); err != nil {
+	} else if err := s.keepAnswer(x.ctx, x.session.Key, x.msg); err != nil {
 		s.Log.Error("an answer could not be kept", "ref", x.ref, "err", err)
 	}
 }

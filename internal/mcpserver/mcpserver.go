@@ -8,6 +8,8 @@
 package mcpserver
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,21 +70,26 @@ func (s *Server) Routes(mux *http.ServeMux) {
 	mux.HandleFunc("/s/{server}/mcp", func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, r.PathValue("server")) })
 }
 
-// An exchange is one request to an endpoint and all that is known about it.
+// An exchange is one message to an endpoint and all that is known about it.
 type exchange struct {
-	w         http.ResponseWriter
-	r         *http.Request
+	ctx       context.Context // ends with the caller's interest in the answer
+	door      string          // as gate.Call has it
+	remote    string          // address of the caller
 	audience  tool.Audience
 	principal principal.Principal
 	msg       mcp.Message
-	session   tool.Session // zero without one
+	session   tool.Session        // zero without one
+	begin     func(session) error // keeps a session that begins
 	ref       string
 	record    *request.Record
+
+	w http.ResponseWriter // nil where the message did not come over HTTP, as is r
+	r *http.Request
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, origin string) {
-	x := &exchange{w: w, r: r, record: request.Of(r.Context())}
-	x.ref = x.record.Ref
+	x := &exchange{w: w, r: r, ctx: r.Context(), door: "mcp", remote: r.RemoteAddr, record: request.Of(r.Context())}
+	x.ref, x.begin = x.record.Ref, func(sess session) error { return s.sealSession(w.Header(), sess) }
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if !s.allowOrigin(x) {
 		return
@@ -166,11 +173,7 @@ func (s *Server) post(x *exchange) {
 	case fault != nil:
 		s.reply(x, http.StatusBadRequest, mcp.Message{ID: msg.ID, Error: fault})
 	case mcp.IsModern(x.r.Header, msg) || version != "" && !slices.Contains(mcp.Legacy, version):
-		asked := mcp.Text(msg.Params, "_meta", mcp.VersionMeta)
-		if asked == "" {
-			asked = version
-		}
-		s.reply(x, http.StatusBadRequest, mcp.Message{ID: msg.ID, Error: mcp.Unsupported(asked)})
+		s.reply(x, http.StatusBadRequest, mcp.Message{ID: msg.ID, Error: mcp.Unsupported(cmp.Or(mcp.Text(msg.Params, "_meta", mcp.VersionMeta), version))})
 	case !s.inSession(x):
 		http.Error(x.w, unknownSession, http.StatusNotFound)
 	case msg.IsRequest():
@@ -198,8 +201,8 @@ func (s *Server) hears(x *exchange) {
 	case x.msg.Method == "notifications/cancelled":
 		s.running.cancel(x.call(mcp.Field(x.msg.Params, "requestId")))
 	case x.msg.Method == "notifications/roots/list_changed" && x.session.Alone:
-		for _, srv := range s.readable(x.r.Context(), x) {
-			srv.Sessions.Tell(x.r.Context(), x.session, x.msg.Method, x.msg.Params)
+		for _, srv := range s.readable(x.ctx, x) {
+			srv.Sessions.Tell(x.ctx, x.session, x.msg.Method, x.msg.Params)
 		}
 	}
 }
@@ -241,19 +244,35 @@ var methods = map[string]func(*Server, *exchange) (json.RawMessage, error){
 }
 
 func (s *Server) handle(x *exchange) {
-	if relayed[x.msg.Method] != nil && (x.audience.Origin != tool.Control || x.msg.Method == "tools/call") {
+	if x.relays() {
 		s.relay(x)
 		return
 	}
-	answer := mcp.Message{ID: x.msg.ID}
-	if method, served := methods[x.msg.Method]; !served {
-		answer.Error = &mcp.Error{Code: mcp.MethodNotFound, Message: "this method is not served here"}
-	} else if result, err := method(s, x); err != nil {
-		answer.Result, answer.Error = s.failure(x, err)
-	} else {
-		answer.Result = result
+	result, err := s.atOnce(x)
+	s.reply(x, http.StatusOK, s.answer(x, result, err))
+}
+
+// relays reports whether a request reaches a server behind us, or may.
+func (x *exchange) relays() bool {
+	return relayed[x.msg.Method] != nil && (x.audience.Origin != tool.Control || x.msg.Method == "tools/call")
+}
+
+// atOnce carries out a request that is answered at once.
+func (s *Server) atOnce(x *exchange) (json.RawMessage, error) {
+	method, served := methods[x.msg.Method]
+	if !served {
+		return nil, &mcp.Error{Code: mcp.MethodNotFound, Message: "this method is not served here"}
 	}
-	s.reply(x, http.StatusOK, answer)
+	return method(s, x)
+}
+
+// answer is the answer to a request that had this result or error.
+func (s *Server) answer(x *exchange, result json.RawMessage, err error) mcp.Message {
+	m := mcp.Message{ID: x.msg.ID, Result: result}
+	if err != nil {
+		m.Result, m.Error = s.failure(x, err)
+	}
+	return m
 }
 
 // failure is an error as MCP says it: a protocol error where the request itself
@@ -345,7 +364,7 @@ func (s *Server) refuse(x *exchange, err error) {
 		Realm: "gatehouse", Ref: x.ref, Scope: strings.Join(x.audience.Scopes, " "),
 		ResourceMetadata: oauth.WellKnown(x.audience.URL, oauth.ResourceSuffix),
 	}
-	body := oauth.ErrorResponse{Error: "missing_token", Description: p.Detail, Ref: x.ref} // R502
+	body := oauth.ErrorResponse{Error: denied(p, x.r.Header["Authorization"] != nil), Description: p.Detail, Ref: x.ref}
 	switch {
 	case p.Kind == problem.Unavailable || p.Kind == problem.Internal:
 		request.Failed(s.Log, x.r, err)
@@ -355,11 +374,9 @@ func (s *Server) refuse(x *exchange, err error) {
 		http.Error(x.w, p.Detail, p.Kind.Status())
 		return
 	case p.Kind == problem.Forbidden:
-		body.Error = oauth.InsufficientScope
 		challenge.Scope = union(x.principal.Scopes, p.Scope)
 		challenge.Error, challenge.Description = body.Error, p.Detail
-	case x.r.Header["Authorization"] != nil: // and counted as such
-		body.Error = oauth.InvalidToken
+	case body.Error == oauth.InvalidToken: // and counted as such
 		challenge.Error, challenge.Description = body.Error, p.Detail
 	}
 	s.Authn.Challenge(x.w.Header(), x.r, challenge, err)
@@ -370,8 +387,25 @@ func (s *Server) refuse(x *exchange, err error) {
 		_ = json.NewEncoder(x.w).Encode(body) // the caller is gone
 		return
 	}
+	s.reply(x, p.Kind.Status(), denial(x, body.Error, p))
+}
+
+// denied is what OAuth calls a refusal that a token, or another one, would cure.
+// presented says whether one came with the message (R502).
+func denied(p *problem.Error, presented bool) string {
+	switch {
+	case p.Kind == problem.Forbidden:
+		return oauth.InsufficientScope
+	case presented:
+		return oauth.InvalidToken
+	}
+	return "missing_token"
+}
+
+// denial is such a refusal as JSON-RPC says it (C18).
+func denial(x *exchange, word string, p *problem.Error) mcp.Message {
 	data, _ := json.Marshal(p.Wire(x.ref)) // plain strings and numbers
-	s.reply(x, p.Kind.Status(), mcp.Message{ID: x.msg.ID, Error: &mcp.Error{Code: mcp.InvalidRequest, Message: body.Error + ": " + p.Detail, Data: data}})
+	return mcp.Message{ID: x.msg.ID, Error: &mcp.Error{Code: mcp.InvalidRequest, Message: word + ": " + p.Detail, Data: data}}
 }
 
 // union repeats what was granted before, for clients that ask for exactly what

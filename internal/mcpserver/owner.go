@@ -123,7 +123,7 @@ func matcher(template string) *regexp.Regexp {
 // the endpoint of one server it opens the caller's own session there. A server
 // that cannot be reached now has nothing but its tools.
 func (s *Server) announce(x *exchange, sess *session) tool.Announcement {
-	ctx, cancel := context.WithTimeout(x.r.Context(), patience)
+	ctx, cancel := context.WithTimeout(x.ctx, patience)
 	defer cancel()
 	servers := s.readable(ctx, x)
 	if x.audience.Origin == "" || len(servers) != 1 {

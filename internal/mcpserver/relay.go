@@ -33,14 +33,13 @@ var relayed = map[string]func(*Server, context.Context, *exchange, tool.Peer) (j
 // Streamable HTTP). A caller that goes away, or cancels, ends the request, and so
 // does the end of its token.
 func (s *Server) relay(x *exchange) {
-	ctx, cancel := s.Authn.While(x.r.Context(), x.principal)
+	ctx, cancel := context.WithCancel(x.ctx)
 	defer cancel()
 	defer s.running.add(x.call(x.msg.ID), cancel)()
+	x.ctx = ctx
 	peer := &peer{server: s, session: x.session, w: x.w, able: strings.Contains(x.r.Header.Get("Accept"), "text/event-stream")}
-	result, err := relayed[x.msg.Method](s, ctx, x, peer)
-	if gone, revoked := errors.AsType[*problem.Error](context.Cause(ctx)); revoked {
-		result, err = nil, gone
-	} else if ctx.Err() != nil && x.r.Context().Err() == nil {
+	result, err := s.carry(x, peer)
+	if ctx.Err() != nil && x.r.Context().Err() == nil {
 		peer.end(func() { x.w.WriteHeader(http.StatusAccepted) }, nil) // cancelled: no answer is owed
 		return
 	}
@@ -48,11 +47,20 @@ func (s *Server) relay(x *exchange) {
 		s.refuse(x, err)
 		return
 	}
-	answer := mcp.Message{ID: x.msg.ID, Result: result}
-	if err != nil {
-		answer.Result, answer.Error = s.failure(x, err)
-	}
+	answer := s.answer(x, result, err)
 	peer.end(func() { s.reply(x, http.StatusOK, answer) }, &answer)
+}
+
+// carry carries the request out, for as long as the caller waits and its token is
+// good.
+func (s *Server) carry(x *exchange, peer tool.Peer) (json.RawMessage, error) {
+	ctx, cancel := s.Authn.While(x.ctx, x.principal)
+	defer cancel()
+	result, err := relayed[x.msg.Method](s, ctx, x, peer)
+	if gone, revoked := errors.AsType[*problem.Error](context.Cause(ctx)); revoked {
+		return nil, gone
+	}
+	return result, err
 }
 
 // peer reaches the caller of a running call. The first notification makes the

@@ -37,19 +37,26 @@ func (s *Server) initialize(x *exchange) (json.RawMessage, error) {
 		User: x.principal.User, Client: x.principal.Client, Server: x.audience.Origin, Random: rand.Text(), Offers: offers(params.Capabilities),
 	}
 	said := s.announce(x, &sess)
-	plain, err := json.Marshal(sess)
-	if err != nil {
+	if err := x.begin(sess); err != nil {
 		return nil, err
 	}
-	id, err := s.Box.Handle(sessionKind, plain)
-	if err != nil {
-		return nil, err
-	}
-	x.w.Header().Set(mcp.SessionHeader, id)
 	return json.Marshal(mcp.InitializeResult{
 		ProtocolVersion: mcp.Negotiate(params.ProtocolVersion), Capabilities: said.Capabilities, Instructions: said.Instructions,
 		ServerInfo: mcp.Implementation{Name: "gatehouse", Title: "Gatehouse", Version: s.Version},
 	})
+}
+
+// sealSession gives the session to its caller, who brings it with each request.
+func (s *Server) sealSession(h http.Header, sess session) error {
+	plain, err := json.Marshal(sess)
+	if err != nil {
+		return err
+	}
+	id, err := s.Box.Handle(sessionKind, plain)
+	if err == nil {
+		h.Set(mcp.SessionHeader, id)
+	}
+	return err
 }
 
 // maxOffers bounds what is sealed of the capabilities of a client, in bytes. One
@@ -100,7 +107,7 @@ func (sess session) mcp(caller principal.Principal) tool.Session {
 func (s *Server) end(x *exchange) {
 	s.opened.put(x.r.Header.Get(mcp.SessionHeader), session{Server: "/"}) // nobody's
 	s.streams.end(x.session.Key)
-	ctx, cancel := context.WithTimeout(x.r.Context(), patience)
+	ctx, cancel := context.WithTimeout(x.ctx, patience)
 	defer cancel()
 	for _, srv := range s.readable(ctx, x) {
 		srv.Sessions.End(ctx, x.session)

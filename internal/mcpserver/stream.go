@@ -22,7 +22,7 @@ const (
 // listen is the stream of a session outside of calls: what changes here, and what
 // the servers say. It ends with the token, with the session, and with the server.
 func (s *Server) listen(x *exchange) {
-	ctx, cancel := s.Authn.While(x.r.Context(), x.principal)
+	ctx, cancel := s.Authn.While(x.ctx, x.principal)
 	defer cancel()
 	st := &stream{server: s, session: x.session, owner: whose(x.principal), cancel: cancel, queue: make(chan mcp.Message, backlog)}
 	if status := s.streams.begin(st); status != 0 {
@@ -49,6 +49,9 @@ type stream struct {
 	owner   string
 	cancel  context.CancelFunc
 	queue   chan mcp.Message
+
+	knows bool   // it has been told, or could have seen, what is offered:
+	tools string // what the list of tools was made of
 }
 
 func whose(p principal.Principal) string { return p.Workspace + " " + p.Name() + " " + p.Client }
@@ -99,23 +102,22 @@ func (s *Server) watch(ctx context.Context, x *exchange, st *stream) {
 	heard := map[tool.Sessions]context.CancelFunc{}
 	var listening sync.WaitGroup
 	defer listening.Wait()
-	tools, first := "", true
-	for {
+	for first := true; ; first = false {
 		changed := s.Registry.Changed()
 		if _, there := s.Registry.Audience(s.Public, x.audience.Origin); !there {
 			st.cancel()
 			return
 		}
 		now := s.offered(ctx, x)
-		if !first && now != tools {
+		if st.knows && now != st.tools {
 			st.Notify("notifications/tools/list_changed", nil)
 		}
+		st.knows, st.tools = true, now
 		others := s.hear(ctx, x, st, heard, &listening)
 		if !first && others {
 			st.Notify("notifications/resources/list_changed", nil)
 			st.Notify("notifications/prompts/list_changed", nil)
 		}
-		tools, first = now, false
 		select {
 		case <-changed:
 		case <-ctx.Done():

@@ -15,7 +15,7 @@ func (s *Server) listTools(x *exchange) (json.RawMessage, error) {
 	list := struct {
 		Tools []json.RawMessage `json:"tools"`
 	}{[]json.RawMessage{}}
-	for _, t := range s.Gate.List(x.r.Context(), x.principal) {
+	for _, t := range s.Gate.List(x.ctx, x.principal) {
 		if !x.audience.Offers(t) {
 			continue
 		}
@@ -66,6 +66,6 @@ func twins() error {
 func (s *Server) call(x *exchange, kind tool.Kind, peer tool.Peer) gate.Call {
 	return gate.Call{
 		Principal: x.principal, Kind: kind, Session: x.session, Peer: peer, Offered: x.audience.Offers,
-		Door: "mcp", Remote: x.r.RemoteAddr, Ref: x.ref,
+		Door: x.door, Remote: x.remote, Ref: x.ref,
 	}
 }
