@@ -164,7 +164,7 @@ func clientLines(k knownClient) [][]string {
 func (c *cli) clientsAddCommand() *cobra.Command {
 	var redirects []string
 	var id string
-	var secret bool
+	var secret, bound, pushed bool
 	cmd := c.onServer(&cobra.Command{
 		Use:   "add NAME --redirect URI",
 		Short: "Add a client that is approved from the start",
@@ -175,7 +175,7 @@ apps on people's computers do.`,
 		Args:    needs(1, 1, "the name of the client"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var out clientSecret
-			in := map[string]any{"name": args[0], "redirect_uris": redirects, "id": id, "secret": secret}
+			in := map[string]any{"name": args[0], "redirect_uris": redirects, "id": id, "secret": secret, "dpop_bound_access_tokens": bound, "require_pushed_authorization_requests": pushed}
 			if err := c.ask(cmd.Context(), "add_client", in, &out); err != nil {
 				return err
 			}
@@ -190,6 +190,8 @@ apps on people's computers do.`,
 	cmd.Flags().StringArrayVar(&redirects, "redirect", nil, "address that people are sent back to; as often as there are some")
 	cmd.Flags().StringVar(&id, "id", "", "client id (default: a random one)")
 	cmd.Flags().BoolVar(&secret, "secret", false, "make a secret with which it authenticates")
+	cmd.Flags().BoolVar(&bound, "dpop-bound", false, "give it no token without a proof that it has a key (DPoP)")
+	cmd.Flags().BoolVar(&pushed, "pushed-only", false, "let it begin with a pushed request only (RFC 9126)")
 	return cmd
 }
 

@@ -187,7 +187,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 		Pages: h.pages, Throttle: h.throttle, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, POC: c.POC && c.Dev,
 		Registration: func() string { return h.live.Load().Registration },
 		Documents:    func() authserver.Documents { return h.live.Load().clientDocuments() }, Outbound: h.outbound, Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
-		RequireResource: c.RequireResource, External: c.External.Issuers, Trusted: c.trustedParties(), Prefix: families[c.EndpointStyle],
+		RequireResource: c.RequireResource, RequirePushed: c.RequirePushed, External: c.External.Issuers, Trusted: c.trustedParties(), Prefix: families[c.EndpointStyle],
 	}
 	h.pages.AuthServer = h.oauth
 	h.mcp = &mcpserver.Server{

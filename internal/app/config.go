@@ -47,6 +47,7 @@ type Config struct {
 	RedirectSchemes []string
 	ExactRedirects  bool
 	RequireResource bool
+	RequirePushed   bool
 	EndpointStyle   string
 
 	AuthorizeLimit throttle.Limit
@@ -175,7 +176,7 @@ var settings = []setting{
 	{
 		key: "clients", field: func(c *Config) any { return &c.Clients }, absent: "only those that register, or that gatehouse clients add has added", live: true,
 		example: "\n  intranet:\n    name: Intranet\n    redirect_uris: [https://intranet.example.org/callback]\n    secret_file: /etc/gatehouse/intranet.secret",
-		doc:     "OAuth clients by their id, approved because they stand here. Each has a name and redirect_uris; one with a secret_file, or a secret from ${env:NAME} or ${file:NAME}, authenticates with it. What stands here changes here only.",
+		doc:     "OAuth clients by their id, approved because they stand here. Each has a name and redirect_uris; one with a secret_file, or a secret from ${env:NAME} or ${file:NAME}, authenticates with it. With dpop_bound_access_tokens: true it gets no token without a proof that it has a key, with require_pushed_authorization_requests: true it begins with a pushed request only. What stands here changes here only.",
 	},
 	{
 		key: "cimd", field: func(c *Config) any { return &c.CIMD }, preset: "open", oneOf: []string{"off", "allowlist", "open"}, live: true,
@@ -205,6 +206,10 @@ var settings = []setting{
 	{
 		key: "require_resource", field: func(c *Config) any { return &c.RequireResource }, preset: "false",
 		doc: "Must an app say for which MCP endpoint it asks? Without, older apps that do not say it mean the common one.",
+	},
+	{
+		key: "require_pushed_requests", field: func(c *Config) any { return &c.RequirePushed }, preset: "false",
+		doc: "Must an app push what it asks for before it sends a browser here (RFC 9126)? Many apps cannot. One that registers require_pushed_authorization_requests always has to.",
 	},
 	{
 		key: "endpoint_style", field: func(c *Config) any { return &c.EndpointStyle }, preset: "oauth", oneOf: []string{"oauth", "mcp", "bare"},

@@ -190,7 +190,7 @@ func TestIgnoredVariablesAreReported(t *testing.T) {
 var samples = map[string]string{
 	"listen": "localhost:7", "public_url": "https://example.org", "data_dir": "/x", "database": "sqlite:/x", "master_key_file": "/x", "dev": "true", "compat.poc": "true",
 	"tls.cert_file": "/x", "tls.key_file": "/x", "trusted_proxies": "10.1.0.0/16", "allowed_origins": "https://app.example",
-	"issuer_url": "https://auth.example", "cimd": "allowlist", "cimd_allow": "app.example", "outbound_allow": "10.1.0.0/16", "registration": "off", "redirect_schemes": "com.example.app", "exact_redirects": "true", "require_resource": "true", "endpoint_style": "mcp",
+	"issuer_url": "https://auth.example", "cimd": "allowlist", "cimd_allow": "app.example", "outbound_allow": "10.1.0.0/16", "registration": "off", "redirect_schemes": "com.example.app", "exact_redirects": "true", "require_resource": "true", "require_pushed_requests": "true", "endpoint_style": "mcp",
 	"log.level": "warn", "log.format": "json", "drain": "7s", "refresh_reuse_window": "30m",
 	"external.issuers": "https://idp.example/realm", "external.audiences": "gatehouse", "external.rank_claim": "groups", "external.admins": "admins", "external.standards": "staff",
 	"external.client_id": "gatehouse", "external.client_secret_file": "/x",

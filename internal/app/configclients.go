@@ -71,7 +71,8 @@ func (l *loading) clients(s setting, n *yaml.Node) {
 }
 
 func (l *loading) client(n *yaml.Node, key string) (c authserver.FileClient) {
-	members := []string{"name", "redirect_uris", "secret", "secret_file"}
+	yes := map[string]*bool{"dpop_bound_access_tokens": &c.Bound, "require_pushed_authorization_requests": &c.PushedOnly}
+	members := append([]string{"name", "redirect_uris", "secret", "secret_file"}, slices.Sorted(maps.Keys(yes))...)
 	for member, value := range l.pairs(n, key+".") {
 		path := key + "." + member.Value
 		if !slices.Contains(members, member.Value) {
@@ -87,6 +88,10 @@ func (l *loading) client(n *yaml.Node, key string) (c authserver.FileClient) {
 			l.wrongAt(value, path, ": it takes one value")
 		case member.Value == "name":
 			c.Name = texts[0]
+		case yes[member.Value] != nil && texts[0] != "true" && texts[0] != "false":
+			l.wrongAt(value, path, ": it is either true or false")
+		case yes[member.Value] != nil:
+			*yes[member.Value] = texts[0] == "true"
 		case member.Value == "secret" && !made:
 			l.wrongAt(value, path, ": a secret does not stand in the file itself; say ${env:NAME} or ${file:NAME}, or use secret_file")
 		case member.Value == "secret":
@@ -119,6 +124,12 @@ func (c Config) showClients() (all []Value) {
 		shown := c.Clients[id].Name + " " + strings.Join(c.Clients[id].Redirects, " ")
 		if c.Clients[id].Secret.Reveal() != "" {
 			shown += " secret=" + masked
+		}
+		if c.Clients[id].Bound {
+			shown += " dpop_bound_access_tokens=true"
+		}
+		if c.Clients[id].PushedOnly {
+			shown += " require_pushed_authorization_requests=true"
 		}
 		all = append(all, Value{key, shown, c.Source.origins[key]})
 	}

@@ -24,7 +24,7 @@ clients:
     name: Intranet
     redirect_uris: [https://intranet.example/cb, http://127.0.0.1/cb]
     secret_file: intranet.secret
-  editor: {name: Editor, redirect_uris: http://127.0.0.1/cb}
+  editor: {name: Editor, redirect_uris: http://127.0.0.1/cb, dpop_bound_access_tokens: true, require_pushed_authorization_requests: false}
   other:
     name: Other
     redirect_uris: [https://other.example/cb]
@@ -50,6 +50,9 @@ clients:
 		t.Errorf("%+v", got)
 	}
 	if c.Clients["editor"].Secret.Reveal() != "" || c.Clients["other"].Secret.Reveal() != strings.Repeat("o", 40) {
+		t.Errorf("%+v", c.Clients)
+	}
+	if e := c.Clients["editor"]; !e.Bound || e.PushedOnly || c.Clients["intranet"].Bound {
 		t.Errorf("%+v", c.Clients)
 	}
 	d := c.clientDocuments()
@@ -79,13 +82,15 @@ func TestFaultsOfClientsAndDocuments(t *testing.T) {
 		"cimd: maybe":                  "it is one of off, allowlist, open",
 		"outbound_allow: [everything]": "neither an address nor a network",
 		"clients:\n  Upper: {name: A, redirect_uris: [https://a.example/cb]}": "gatehouse.yaml:2: clients.Upper: its id begins with a letter",
-		"clients:\n  a: {name: A}":                                                                "redirect_uris is missing",
-		"clients:\n  a: {redirect_uris: [https://a.example/cb]}":                                  "it needs a name",
-		"clients:\n  a: {name: A, redirect_uris: [http://a.example/cb]}":                          "must be https",
-		"clients:\n  a: {name: A, redirect_uris: [https://a.example/cb], secret: short}":          "a secret does not stand in the file itself",
-		"clients:\n  a: {name: A, redirect_uris: [https://a.example/cb], secret: '${env:SHORT}'}": "fewer than 32 characters",
-		"clients:\n  a: {name: A, redirect_uris: [https://a.example/cb], secret_file: nosuch}":    "nosuch can't be read",
-		"clients:\n  a: {name: A, redirect: [https://a.example/cb]}":                              "clients.a.redirect is not a setting; did you mean redirect_uris?",
+		"clients:\n  a: {name: A}":                                                                       "redirect_uris is missing",
+		"clients:\n  a: {redirect_uris: [https://a.example/cb]}":                                         "it needs a name",
+		"clients:\n  a: {name: A, redirect_uris: [http://a.example/cb]}":                                 "must be https",
+		"clients:\n  a: {name: A, redirect_uris: [https://a.example/cb], secret: short}":                 "a secret does not stand in the file itself",
+		"clients:\n  a: {name: A, redirect_uris: [https://a.example/cb], secret: '${env:SHORT}'}":        "fewer than 32 characters",
+		"clients:\n  a: {name: A, redirect_uris: [https://a.example/cb], secret_file: nosuch}":           "nosuch can't be read",
+		"clients:\n  a: {name: A, redirect_uris: [https://a.example/cb], dpop_bound_access_tokens: yes}": "clients.a.dpop_bound_access_tokens: it is either true or false",
+		"clients:\n  all: {name: A, redirect_uris: [https://a.example/cb]}":                              "clients.all: in the configuration this id would stand for something else",
+		"clients:\n  a: {name: A, redirect: [https://a.example/cb]}":                                     "clients.a.redirect is not a setting; did you mean redirect_uris?",
 	} {
 		_, err := load(map[string]string{"config": write(t, text+"\n")}, "SHORT=x")
 		if p := problem.From(err); p == nil || !strings.Contains(p.Why, want) {

@@ -70,6 +70,7 @@ func TestFaultsOfServers(t *testing.T) {
 		{"x: https://a", "servers.x holds settings"},
 		{"X: {command: [a]}", `a server cannot be called "X"`},
 		{"gatehouse: {command: [a]}", "the name is reserved for the gateway"},
+		{"all: {command: [a]}", "the name is reserved for the gateway"},
 		{"x: {command: [a]}\n  x: {command: [b]}", "servers.x is set in line 2 already"},
 	} {
 		_, err := load(map[string]string{"config": write(t, "servers:\n  "+tt.text+"\n")})

@@ -236,6 +236,7 @@ func clientSchema() map[string]any {
 	one := object("")
 	one["properties"] = map[string]any{
 		"name": text, "redirect_uris": map[string]any{"type": "array", "items": text, "minItems": 1}, "secret": text, "secret_file": text,
+		"dpop_bound_access_tokens": map[string]any{"type": "boolean"}, "require_pushed_authorization_requests": map[string]any{"type": "boolean"},
 	}
 	one["required"] = []string{"name", "redirect_uris"}
 	return one

@@ -97,7 +97,8 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, ref string) e
 	if err != nil {
 		return requestUnreadable.New("the app's request cannot be read")
 	}
-	if reference, is := strings.CutPrefix(query.Get("request_uri"), pushedPrefix); is && len(query["request_uri"]) == 1 {
+	reference, pushed := strings.CutPrefix(query.Get("request_uri"), pushedPrefix)
+	if pushed = pushed && len(query["request_uri"]) == 1; pushed {
 		if query, err = s.pushed(r.Context(), query.Get("client_id"), reference); err != nil {
 			return err
 		}
@@ -112,6 +113,9 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, ref string) e
 	}
 	if req.Unchallenged && s.mayOmitPKCE(f.Client) {
 		fault = nil
+	}
+	if !pushed && (s.RequirePushed || f.Client.PushedOnly) {
+		fault = oauth.Errorf(oauth.InvalidRequest, "the request has to be pushed: send it to pushed_authorization_request_endpoint first") // RFC 9126 §4
 	}
 	if fault == nil {
 		fault = s.ask(&f, req, grantCode)

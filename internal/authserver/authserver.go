@@ -74,6 +74,7 @@ type Server struct {
 	Schemes         []string         // private-use schemes that redirect URIs may have (R216)
 	ExactRedirects  bool             // may a program not listen on another port than it registered? (C10)
 	RequireResource bool             // must a client say for which endpoint it asks? (C13)
+	RequirePushed   bool             // must a client push its request before a browser comes with it? (RFC 9126)
 	Prefix          string           // which family of paths the metadata names (C01)
 	Trusted         []Trusted        // whose word counts in place of a sign-in or a secret
 	External        []string         // issuers that are the authorization servers instead of this one (R517)
@@ -279,6 +280,7 @@ func (s *Server) Metadata() oauth.ServerMetadata {
 		AuthorizationEndpoint: at + "/authorize",
 		TokenEndpoint:         at + "/token",
 		PushedEndpoint:        at + "/par",
+		PushedOnly:            s.RequirePushed,
 		DeviceEndpoint:        at + "/device",
 		RevocationEndpoint:    at + "/revoke",
 		IntrospectionEndpoint: at + "/introspect",

@@ -226,13 +226,13 @@ func (s *Server) describe(ctx context.Context, id string, body []byte, fresh tim
 			return err
 		}
 		_, err = tx.Exec(`INSERT INTO client
-				(id, name, redirect_uris, grant_types, auth_method, scope, metadata, created_at, created_from, source, fetched_at, fresh_until)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $8, $11)
+				(id, name, redirect_uris, grant_types, auth_method, scope, metadata, created_at, created_from, source, fetched_at, fresh_until, dpop_bound, pushed_only)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $8, $11, $12, $13)
 			ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris, grant_types = excluded.grant_types,
-				auth_method = excluded.auth_method, scope = excluded.scope, metadata = excluded.metadata,
+				auth_method = excluded.auth_method, dpop_bound = excluded.dpop_bound, pushed_only = excluded.pushed_only, scope = excluded.scope, metadata = excluded.metadata,
 				fetched_at = excluded.fetched_at, fresh_until = excluded.fresh_until, retry_at = 0`,
 			id, granted.ClientName, strings.Join(granted.RedirectURIs, "\n"), strings.Join(granted.GrantTypes, " "), granted.TokenAuthMethod,
-			granted.Scope, metadata, tx.Now, "", fromDocument, tx.Now+fresh.Microseconds())
+			granted.Scope, metadata, tx.Now, "", fromDocument, tx.Now+fresh.Microseconds(), granted.BoundTokens, granted.PushedOnly)
 		if err != nil || before.ID == "" || d.metadata == metadata {
 			return err
 		}

@@ -22,6 +22,8 @@ type Client struct {
 	Redirects  []string
 	Grants     []string
 	AuthMethod string
+	Bound      bool   // it gets no token without a DPoP proof (RFC 9449 §5.2)
+	PushedOnly bool   // it begins with a pushed request only (RFC 9126 §6)
 	Source     string // how it became known: fromRegistration, fromDocument, fromAdmin, fromFile
 	Approved   bool   // who runs this server vouches for it
 	secretHash []byte
@@ -60,10 +62,10 @@ func (s *Server) client(tx *store.Tx, id string) (Client, bool, error) {
 // row is what is kept of a client, whether it may act or not.
 func (s *Server) row(tx *store.Tx, id string) (c Client, found bool, err error) {
 	var redirects, grants, metadata string
-	err = tx.QueryRow(`SELECT id, name, redirect_uris, grant_types, auth_method, secret_hash, source, fetched_at,
+	err = tx.QueryRow(`SELECT id, name, redirect_uris, grant_types, auth_method, dpop_bound, pushed_only, secret_hash, source, fetched_at,
 			CASE WHEN auth_method = 'private_key_jwt' THEN metadata ELSE '' END,
 			approved_at IS NOT NULL, blocked_at IS NOT NULL, blocked_reason FROM client WHERE id = $1`, id).
-		Scan(&c.ID, &c.Name, &redirects, &grants, &c.AuthMethod, &c.secretHash, &c.Source, &c.fetched, &metadata,
+		Scan(&c.ID, &c.Name, &redirects, &grants, &c.AuthMethod, &c.Bound, &c.PushedOnly, &c.secretHash, &c.Source, &c.fetched, &metadata,
 			&c.Approved, &c.blocked, &c.why)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Client{}, false, nil

@@ -147,6 +147,9 @@ type addClientIn struct {
 	Name      string   `json:"name"`
 	Redirects []string `json:"redirect_uris"`
 	Secret    bool     `json:"secret,omitempty" jsonschema:"make a secret with which it authenticates"`
+
+	Bound      bool `json:"dpop_bound_access_tokens,omitempty" jsonschema:"it gets no token without a proof that it has a key (DPoP)"`
+	PushedOnly bool `json:"require_pushed_authorization_requests,omitempty" jsonschema:"it begins with a pushed request only (RFC 9126)"`
 }
 
 type secretOut struct {
@@ -298,19 +301,32 @@ func (s *Server) showKnown(tx *store.Tx, p principal.Principal, in clientIn) (sh
 // one that we make.
 var idForm = regexp.MustCompile(`^[a-z][a-z0-9.-]{0,63}$`)
 
+// checkID says what is wrong with an id that somebody chose; empty if nothing is.
+func checkID(id string) string {
+	switch {
+	case !idForm.MatchString(id):
+		return "its id begins with a letter and has lower case letters, digits, dots and hyphens, 64 at most"
+	case id == "all" || id == "mcp": // where clients and servers are named together, as in opaque_tokens
+		return "in the configuration this id would stand for something else"
+	}
+	return ""
+}
+
 // addClient adds a client that is approved because somebody added it.
 func (s *Server) addClient(tx *store.Tx, p principal.Principal, in addClientIn) (out secretOut, err error) {
 	if in.ID == "" {
 		in.ID = newUUID()
-	} else if !idForm.MatchString(in.ID) {
-		return out, clientInvalid.New("the client can't be added").WithWhy("an id begins with a letter and has lower case letters, digits, dots and hyphens, 64 at most")
+	} else if why := checkID(in.ID); why != "" {
+		return out, clientInvalid.New("the client can't be added").WithWhy("%s", why)
 	}
 	method := authNone
 	if in.Secret {
 		method = authBasic
 	}
 	secret := newSecret(method)
-	wanted, fault := s.wanted(in.ID, in.Name, in.Redirects, method)
+	wanted, fault := s.wanted(in.ID, oauth.Registration{
+		ClientName: in.Name, RedirectURIs: in.Redirects, TokenAuthMethod: method, BoundTokens: in.Bound, PushedOnly: in.PushedOnly,
+	})
 	if fault != nil {
 		return out, clientInvalid.New("the client can't be added").WithWhy("%s", fault.Description)
 	}
@@ -328,8 +344,8 @@ func (s *Server) addClient(tx *store.Tx, p principal.Principal, in addClientIn) 
 }
 
 // wanted is a client as somebody who may wants it.
-func (s *Server) wanted(id, name string, redirects []string, method string) (oauth.Registration, *oauth.Error) {
-	r, fault := proposed(name, redirects, method, s.Schemes)
+func (s *Server) wanted(id string, r oauth.Registration) (oauth.Registration, *oauth.Error) {
+	r, fault := proposed(r, s.Schemes)
 	if fault != nil {
 		return r, fault
 	}
@@ -342,8 +358,8 @@ func (s *Server) wanted(id, name string, redirects []string, method string) (oau
 }
 
 // proposed judges what somebody says of a client as if it said so itself.
-func proposed(name string, redirects []string, method string, schemes []string) (oauth.Registration, *oauth.Error) {
-	body, err := json.Marshal(oauth.Registration{ClientName: name, RedirectURIs: redirects, TokenAuthMethod: method})
+func proposed(r oauth.Registration, schemes []string) (oauth.Registration, *oauth.Error) {
+	body, err := json.Marshal(r)
 	if err != nil {
 		return oauth.Registration{}, oauth.Errorf(oauth.InvalidClientMetadata, "it is not text")
 	}
@@ -365,12 +381,12 @@ func (s *Server) put(tx *store.Tx, r oauth.Registration, secretHash []byte, sour
 		return clientInvalid.New("the client %q can't be kept", r.ClientID).WithWhy("what is said of it is too long")
 	}
 	_, err = tx.Exec(`INSERT INTO client
-			(id, name, redirect_uris, grant_types, auth_method, secret_hash, scope, metadata, created_at, created_from, source, approved_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $9)
+			(id, name, redirect_uris, grant_types, auth_method, secret_hash, scope, metadata, created_at, created_from, source, approved_at, dpop_bound, pushed_only)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $9, $12, $13)
 		ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris, auth_method = excluded.auth_method,
-			secret_hash = excluded.secret_hash, metadata = excluded.metadata`,
+			dpop_bound = excluded.dpop_bound, pushed_only = excluded.pushed_only, secret_hash = excluded.secret_hash, metadata = excluded.metadata`,
 		r.ClientID, r.ClientName, strings.Join(r.RedirectURIs, "\n"), strings.Join(r.GrantTypes, " "), r.TokenAuthMethod, secretHash,
-		r.Scope, metadata, tx.Now, "", source)
+		r.Scope, metadata, tx.Now, "", source, r.BoundTokens, r.PushedOnly)
 	return err
 }
 

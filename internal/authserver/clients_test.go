@@ -94,7 +94,7 @@ func TestWhatCannotBeAdded(t *testing.T) {
 	for _, in := range []struct {
 		id, name, redirect, code string
 	}{
-		{"one", "One", "https://a.example/cb", "CLIENT_TAKEN"}, {"https://a.example/c.json", "A", "https://a.example/cb", "CLIENT_INVALID"}, {"Upper", "A", "https://a.example/cb", "CLIENT_INVALID"},
+		{"one", "One", "https://a.example/cb", "CLIENT_TAKEN"}, {"https://a.example/c.json", "A", "https://a.example/cb", "CLIENT_INVALID"}, {"Upper", "A", "https://a.example/cb", "CLIENT_INVALID"}, {"all", "A", "https://a.example/cb", "CLIENT_INVALID"}, {"mcp", "A", "https://a.example/cb", "CLIENT_INVALID"},
 		{"", "", "https://a.example/cb", "CLIENT_INVALID"}, {"", "\u202e", "https://a.example/cb", "CLIENT_INVALID"}, {"", "A", "javascript:alert(1)", "CLIENT_INVALID"}, {"", "A", "http://a.example/cb", "CLIENT_INVALID"},
 	} {
 		h.notDone("add_client", map[string]any{"id": in.id, "name": in.name, "redirect_uris": []string{in.redirect}}, in.code)

@@ -16,6 +16,9 @@ type FileClient struct {
 	Name      string
 	Redirects []string
 	Secret    seal.Secret // none: it is public
+
+	Bound      bool // it gets no token without a DPoP proof
+	PushedOnly bool // it begins with a pushed request only
 }
 
 // leastSecret is how long a secret is at least that somebody chose, in bytes.
@@ -23,16 +26,21 @@ const leastSecret = 32
 
 // Check says what is wrong with a client of the file; empty if nothing is.
 func (f FileClient) Check(id string, schemes []string) string {
-	switch secret := f.Secret.Reveal(); {
-	case !idForm.MatchString(id):
-		return "its id begins with a letter and has lower case letters, digits, dots and hyphens, 64 at most"
-	case secret != "" && len(secret) < leastSecret:
+	if why := checkID(id); why != "" {
+		return why
+	}
+	if secret := f.Secret.Reveal(); secret != "" && len(secret) < leastSecret {
 		return "its secret has fewer than 32 characters; openssl rand -base64 33 makes a good one"
 	}
-	if _, fault := proposed(f.Name, f.Redirects, f.method(), schemes); fault != nil {
+	if _, fault := proposed(f.registration(), schemes); fault != nil {
 		return fault.Description
 	}
 	return ""
+}
+
+// registration is what it would say of itself.
+func (f FileClient) registration() oauth.Registration {
+	return oauth.Registration{ClientName: f.Name, RedirectURIs: f.Redirects, TokenAuthMethod: f.method(), BoundTokens: f.Bound, PushedOnly: f.PushedOnly}
 }
 
 func (f FileClient) method() string {
@@ -93,7 +101,7 @@ func fileClients(tx *store.Tx) (ids []string, err error) {
 }
 
 func (s *Server) follow(tx *store.Tx, file, id string, f FileClient) error {
-	wanted, fault := s.wanted(id, f.Name, f.Redirects, f.method())
+	wanted, fault := s.wanted(id, f.registration())
 	if fault != nil {
 		return clientInvalid.New("the client %q of the file can't be used", id).WithWhy("%s", fault.Description)
 	}
@@ -118,6 +126,6 @@ func (s *Server) follow(tx *store.Tx, file, id string, f FileClient) error {
 }
 
 func same(c Client, r oauth.Registration, secretHash []byte) bool {
-	return c.Name == r.ClientName && slices.Equal(c.Redirects, r.RedirectURIs) && c.AuthMethod == r.TokenAuthMethod &&
+	return c.Name == r.ClientName && slices.Equal(c.Redirects, r.RedirectURIs) && c.AuthMethod == r.TokenAuthMethod && c.Bound == r.BoundTokens && c.PushedOnly == r.PushedOnly &&
 		strings.Join(c.Grants, " ") == strings.Join(r.GrantTypes, " ") && slices.Equal(c.secretHash, secretHash)
 }

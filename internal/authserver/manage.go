@@ -151,9 +151,10 @@ func (s *Server) change(tx *store.Tx, c registered, answer oauth.Registration, s
 	if err != nil {
 		return err
 	}
-	there, err := tx.One(`UPDATE client SET name = $1, redirect_uris = $2, grant_types = $3, auth_method = $4, secret_hash = $5, scope = $6, metadata = $7
-		WHERE id = $8`, answer.ClientName, strings.Join(answer.RedirectURIs, "\n"), strings.Join(answer.GrantTypes, " "),
-		answer.TokenAuthMethod, secretHash, answer.Scope, metadata, c.ID)
+	there, err := tx.One(`UPDATE client SET name = $1, redirect_uris = $2, grant_types = $3, auth_method = $4, dpop_bound = $5, pushed_only = $6,
+			secret_hash = $7, scope = $8, metadata = $9 WHERE id = $10`,
+		answer.ClientName, strings.Join(answer.RedirectURIs, "\n"), strings.Join(answer.GrantTypes, " "),
+		answer.TokenAuthMethod, answer.BoundTokens, answer.PushedOnly, secretHash, answer.Scope, metadata, c.ID)
 	if err == nil && !there {
 		return unmanaged()
 	}
@@ -163,9 +164,10 @@ func (s *Server) change(tx *store.Tx, c registered, answer oauth.Registration, s
 	return s.unask(tx, c.Client, answer)
 }
 
-// unask ends the questions about a client that is not any more what they show.
+// unask ends the questions about a client that is not any more what they show, or
+// that were asked by rules of the client that are not its rules any more.
 func (s *Server) unask(tx *store.Tx, c Client, now oauth.Registration) error {
-	if now.ClientName == c.Name && slices.Equal(now.RedirectURIs, c.Redirects) {
+	if now.ClientName == c.Name && slices.Equal(now.RedirectURIs, c.Redirects) && now.PushedOnly == c.PushedOnly && now.BoundTokens == c.Bound {
 		return nil
 	}
 	_, err := tx.Exec(`DELETE FROM flow WHERE client = $1 AND decided_at IS NULL`, c.ID)

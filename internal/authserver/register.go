@@ -67,10 +67,10 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request, ref string) er
 			return err
 		}
 		_, err = tx.Exec(`INSERT INTO client
-			(id, name, redirect_uris, grant_types, auth_method, secret_hash, registration_hash, scope, metadata, created_at, created_from)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+			(id, name, redirect_uris, grant_types, auth_method, dpop_bound, pushed_only, secret_hash, registration_hash, scope, metadata, created_at, created_from)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
 			answer.ClientID, answer.ClientName, strings.Join(answer.RedirectURIs, "\n"), strings.Join(answer.GrantTypes, " "),
-			answer.TokenAuthMethod, secret.Hash, wholeHash(manage), answer.Scope, metadata, tx.Now, from)
+			answer.TokenAuthMethod, answer.BoundTokens, answer.PushedOnly, secret.Hash, wholeHash(manage), answer.Scope, metadata, tx.Now, from)
 		s.Audit.Append(tx, event)
 		return err
 	})

@@ -115,7 +115,9 @@ func (s *Server) issued(r *http.Request, form url.Values, ref string) (answer oa
 		if err != nil {
 			return err
 		}
-		c.key = shown.proof.Key
+		if c.key = shown.proof.Key; c.Bound && c.key == "" {
+			return oauth.Errorf(oauth.InvalidProof, "the client registered dpop_bound_access_tokens, so each token request needs a DPoP proof")
+		}
 		if made, err = s.redeem(tx, c, form); err == nil {
 			err = s.spend(tx, shown.proof)
 		}

@@ -17,6 +17,7 @@ type ServerMetadata struct {
 	TokenEndpoint         string   `json:"token_endpoint,omitempty"`
 	RegistrationEndpoint  string   `json:"registration_endpoint,omitempty"`
 	PushedEndpoint        string   `json:"pushed_authorization_request_endpoint,omitempty"` // RFC 9126
+	PushedOnly            bool     `json:"require_pushed_authorization_requests,omitempty"` // RFC 9126 §5; absent: false
 	DeviceEndpoint        string   `json:"device_authorization_endpoint,omitempty"`         // RFC 8628
 	RevocationEndpoint    string   `json:"revocation_endpoint,omitempty"`
 	IntrospectionEndpoint string   `json:"introspection_endpoint,omitempty"`

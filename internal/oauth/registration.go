@@ -31,6 +31,9 @@ type Registration struct {
 	SoftwareID      string   `json:"software_id,omitempty"`
 	SoftwareVersion string   `json:"software_version,omitempty"`
 
+	BoundTokens bool `json:"dpop_bound_access_tokens,omitempty"`              // it asks for no token without a proof (RFC 9449 §5.2)
+	PushedOnly  bool `json:"require_pushed_authorization_requests,omitempty"` // it begins with a pushed request only (RFC 9126 §6)
+
 	JWKS    json.RawMessage `json:"jwks,omitempty"`     // public keys of a client that signs (RFC 7517)
 	JWKSURI string          `json:"jwks_uri,omitempty"` // or where they are
 

@@ -50,9 +50,9 @@ var (
 )
 
 // reserved names would be taken for our own, or their scopes for those of the
-// control plane.
+// control plane; all means every server where servers are named in the configuration.
 var reserved = []string{
-	"gatehouse", "mcp", "public", "system",
+	"all", "gatehouse", "mcp", "public", "system",
 	"agents", "apps", "audit", "billing", "clients", "credentials", "detectors", "dropoffs", "identity", "notifications", "passports",
 	"proxy", "reviews", "security", "servers", "services", "skills", "team",
 }
