@@ -148,23 +148,25 @@ func Codes() []Error {
 	return codes
 }
 
+// fail, why, fix and because take texts of servers as they are: what they say is
+// clean, so that it can be shown.
 func (f failure) fail(format string, args ...any) *Error {
-	return &Error{Kind: f.kind, Code: f.Name, Message: fmt.Sprintf(format, args...), Why: f.Why, Fix: f.Fix}
+	return &Error{Kind: f.kind, Code: f.Name, Message: clean(fmt.Sprintf(format, args...)), Why: f.Why, Fix: f.Fix}
 }
 
 func (e *Error) why(format string, args ...any) *Error {
-	e.Why = fmt.Sprintf(format, args...)
+	e.Why = clean(fmt.Sprintf(format, args...))
 	return e
 }
 
 func (e *Error) fix(format string, args ...any) *Error {
-	e.Fix = fmt.Sprintf(format, args...)
+	e.Fix = clean(fmt.Sprintf(format, args...))
 	return e
 }
 
 // because records the cause and says it in words.
 func (e *Error) because(cause error) *Error {
-	e.Cause, e.Why = cause, reason(cause)
+	e.Cause, e.Why = cause, clean(reason(cause))
 	return e
 }
 

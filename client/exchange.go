@@ -146,7 +146,7 @@ func (s *Session) roundTrip(ctx context.Context, m mcp.Message, hand handshake, 
 	case "text/event-stream":
 		result, err = (&stream{s: s, id: m.ID, hand: hand, progress: progress}).follow(ctx, res.Body)
 	default:
-		err = unreadable.fail("can't read the answer of %s", s.server).why("it is neither JSON nor a stream of events (%q)", clean(kind))
+		err = unreadable.fail("can't read the answer of %s", s.server).why("it is neither JSON nor a stream of events (%q)", kind)
 	}
 	return result, res.Header, err
 }

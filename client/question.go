@@ -134,7 +134,7 @@ func (s *Session) answer(ctx context.Context, want more) (map[string]any, error)
 		for name, r := range want.Requests {
 			reply, err := s.ask(ctx, r.Method, r.Params)
 			if err != nil {
-				return nil, unreadable.fail("can't go on with %s", s.server).why("it asks for %q: %v", clean(r.Method), err)
+				return nil, unreadable.fail("can't go on with %s", s.server).why("it asks for %q: %v", r.Method, err)
 			}
 			replies[name] = reply
 		}

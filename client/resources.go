@@ -37,7 +37,7 @@ func (s *Session) Read(ctx context.Context, uri string) ([]Content, error) {
 		Contents []Content `json:"contents"`
 	}
 	if json.Unmarshal(raw, &r) != nil {
-		return nil, unreadable.fail("can't read %s", clean(uri))
+		return nil, unreadable.fail("can't read %s", uri)
 	}
 	return r.Contents, nil
 }
@@ -83,7 +83,7 @@ func (s *Session) Prompt(ctx context.Context, name string, args map[string]strin
 		Messages []PromptMessage `json:"messages"`
 	}
 	if json.Unmarshal(raw, &r) != nil {
-		return nil, unreadable.fail("can't read the prompt %s", clean(name))
+		return nil, unreadable.fail("can't read the prompt %s", name)
 	}
 	return r.Messages, nil
 }

@@ -202,7 +202,7 @@ func (s *Session) initialize(ctx context.Context) error {
 		return unreadable.fail("can't talk to %s", s.server).why("it does not answer as an MCP server")
 	}
 	if r.ProtocolVersion >= mcp.Modern {
-		return unreadable.fail("can't talk to %s", s.server).why("it speaks MCP %s, we speak up to %s", clean(r.ProtocolVersion), mcp.Latest)
+		return unreadable.fail("can't talk to %s", s.server).why("it speaks MCP %s, we speak up to %s", r.ProtocolVersion, mcp.Latest)
 	}
 	s.hand = handshake{header.Get(sessionHeader), r.ProtocolVersion}
 	s.info = Info{Name: r.ServerInfo.Name, Title: r.ServerInfo.Title, Version: r.ServerInfo.Version, Protocol: r.ProtocolVersion, Instructions: r.Instructions}
@@ -217,7 +217,7 @@ func (s *Session) initialize(ctx context.Context) error {
 func (s *Session) explain(err error) error {
 	var rpc *mcp.Error
 	if errors.As(err, &rpc) {
-		return unreadable.fail("can't talk to %s", s.server).why("it says: %s", clean(rpc.Message))
+		return unreadable.fail("can't talk to %s", s.server).why("it says: %s", rpc.Message)
 	}
 	return err
 }

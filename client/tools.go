@@ -126,7 +126,7 @@ func (s *Session) Call(ctx context.Context, tool string, args json.RawMessage, p
 		if e := told(rpc.Data); e != nil {
 			return nil, e
 		}
-		return nil, toolFailed.fail("can't call %s", clean(tool)).because(rpc).why("%s", clean(rpc.Message))
+		return nil, toolFailed.fail("can't call %s", tool).because(rpc).why("%s", rpc.Message)
 	}
 	if err != nil {
 		return nil, err
@@ -156,7 +156,7 @@ func (s *Session) read(tool string, raw json.RawMessage) (*Result, error) {
 		}
 	}
 	if res.IsError {
-		return res, toolFailed.fail("%s failed", clean(tool)).why("%s", clean(res.Text()))
+		return res, toolFailed.fail("%s failed", tool).why("%s", res.Text())
 	}
 	return res, nil
 }

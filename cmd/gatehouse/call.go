@@ -116,7 +116,7 @@ func (c *cli) showResult(res *client.Result) {
 	case res.Structured != nil:
 		c.pretty(res.Structured)
 	case res.Text() != "":
-		c.say("%s", res.Text())
+		c.text(res.Text())
 	default:
 		c.pretty(res.Raw)
 	}

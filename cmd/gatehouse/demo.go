@@ -158,7 +158,7 @@ func (d *demonstration) signIn(ctx context.Context) error {
 			case "discover":
 				issuer = about
 			case "register":
-				d.c.say("1 Register    as client_id %s\n              with the issuer %s", oneLine(about), issuer)
+				d.c.say("1 Register    as client_id %s\n              with the issuer %s", oneLine(about), oneLine(issuer))
 			case "authorize":
 				d.c.say("2 Authorize   for %s\n              PKCE S256; state and issuer came back as they should", oneLine(about))
 			}
@@ -167,7 +167,7 @@ func (d *demonstration) signIn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.c.say("3 Exchange    got token %s%s\n              for %s, to do %s", l.Token, until(l), l.Resource, oneLine(l.Scope))
+	d.c.say("3 Exchange    got token %s%s\n              for %s, to do %s", l.Token, until(l), oneLine(l.Resource), oneLine(l.Scope))
 	return nil
 }
 

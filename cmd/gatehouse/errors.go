@@ -48,16 +48,16 @@ func (c *cli) fail(err error) int {
 	wire, code := explain(err)
 	if c.json() {
 		line, _ := json.Marshal(map[string]problem.Wire{"error": wire}) // strings and numbers
-		_, _ = fmt.Fprintf(c.err, "%s\n", line)
+		_, _ = fmt.Fprintf(c.err, "%s\n", escaped(line))
 		return code
 	}
-	_, _ = fmt.Fprintf(c.err, "%s %s\n", c.paint(c.err, "error:"), wire.Message)
+	_, _ = fmt.Fprintf(c.err, "%s %s\n", c.paint(c.err, "error:"), harmless(wire.Message))
 	for _, part := range [...]struct{ name, text string }{
 		{"why", wire.Why}, {"fix", wire.Fix}, {"open", wire.Link},
 		{"code", codeLine(wire)},
 	} {
 		if part.text != "" {
-			_, _ = fmt.Fprintf(c.err, "  %-5s %s\n", part.name, part.text)
+			_, _ = fmt.Fprintf(c.err, "  %-5s %s\n", part.name, harmless(part.text))
 		}
 	}
 	return code

@@ -311,7 +311,7 @@ func (c *cli) showMe(cl *client.Client, server string, me person) error {
 	}
 	for _, line := range [...]struct{ name, value string }{
 		{"server", l.Server}, {"user", strings.TrimSpace(me.name() + " " + oneLine(me.Rank))}, {"may", oneLine(l.Scope)},
-		{"issuer", l.Issuer}, {"client", oneLine(l.ClientID)}, {"token", l.Token}, {"until", expires},
+		{"issuer", oneLine(l.Issuer)}, {"client", oneLine(l.ClientID)}, {"token", l.Token}, {"until", expires},
 	} {
 		if line.value != "" {
 			c.say("%-8s %s", line.name, line.value)

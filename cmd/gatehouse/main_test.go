@@ -377,3 +377,35 @@ func TestThousands(t *testing.T) {
 		t.Error("plural")
 	}
 }
+
+// Neither do errors, whoever wrote them, and JSON: there it is spelt so that it means
+// the same.
+func TestErrorsAndJSONOfOthersAreHarmless(t *testing.T) {
+	const rude = "x\x1b]0;y\x07\u009b2J\u202e\nz"
+	for _, err := range []error{
+		&client.Error{Code: "SERVER_UNREACHABLE", Message: rude, Why: rude, Fix: rude, Link: rude, Ref: rude},
+		&remote{problem.Wire{Code: rude, Message: rude, Why: rude, Fix: rude, Link: rude, Ref: rude, Status: 400}},
+		errors.New(rude),
+	} {
+		for _, output := range []format{"text", "json"} {
+			var out bytes.Buffer
+			(&cli{err: &out, output: output}).fail(err)
+			if strings.ContainsAny(out.String(), "\x1b\x07\u009b\u202e") || !strings.Contains(out.String(), "x") {
+				t.Errorf("%T as %s: %q", err, output, &out)
+			}
+		}
+	}
+	for name, show := range map[string]func(*cli) error{
+		"a line": func(c *cli) error { return c.print(map[string]string{"k": rude}) },
+		"pretty": func(c *cli) error {
+			c.pretty(json.RawMessage("{\"k\":\"x\\u001b]0;y\\u0007\u009b2J\u202e\\nz\"}"))
+			return nil
+		},
+	} {
+		var out bytes.Buffer
+		var read struct{ K string }
+		if err := show(&cli{out: &out}); err != nil || json.Unmarshal(out.Bytes(), &read) != nil || read.K != rude || strings.ContainsAny(out.String(), "\x1b\u009b\u202e") {
+			t.Errorf("%s: %q, %v", name, &out, err)
+		}
+	}
+}

@@ -29,7 +29,7 @@ func (c *cli) print(v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(c.out, "%s\n", line)
+	_, err = fmt.Fprintf(c.out, "%s\n", escaped(line))
 	return err
 }
 
@@ -40,7 +40,15 @@ func (c *cli) pretty(raw json.RawMessage) {
 		b.Reset()
 		b.Write(raw)
 	}
-	c.say("%s", b.String())
+	c.say("%s", escaped(b.Bytes()))
+}
+
+// text writes what a tool answered: as it is, unless a terminal would obey it.
+func (c *cli) text(s string) {
+	if isTerminal(c.out) {
+		s = harmless(s)
+	}
+	c.say("%s", s)
 }
 
 // table writes rows under a header; cells are aligned.
@@ -59,11 +67,39 @@ func (c *cli) table(indent string, rows [][]string) {
 	}
 }
 
+// draws reports whether a character does more to a terminal than to stand there: a
+// control, or one that turns the direction of what follows.
+func draws(r rune) bool {
+	return r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+}
+
 // oneLine keeps text of others from drawing on the terminal or breaking a table.
 func oneLine(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool {
-		return r <= ' ' || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
-	}), " ")
+	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "\ufffd"), func(r rune) bool { return r == ' ' || draws(r) }), " ")
+}
+
+// harmless is oneLine for text of several lines.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		if draws(r) && r != '\n' && r != '\t' {
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// escaped is the same JSON without characters that draw. They can stand in its
+// strings only, and there they can be spelt otherwise.
+func escaped(json []byte) string {
+	var b strings.Builder
+	for _, r := range string(json) {
+		if draws(r) && r != '\n' {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // cut shortens text to n characters.

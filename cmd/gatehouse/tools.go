@@ -227,13 +227,13 @@ func (s schema) arguments(pairs []string) (json.RawMessage, error) {
 		}
 		value, ok := p.parse(text, raw)
 		if !ok {
-			return nil, usage.New("%s=%s is not of type %s", key, cut(text, 40), p.typeName()).WithFix("give a value of that type")
+			return nil, usage.New("%s=%s is not of type %s", key, cut(text, 40), oneLine(p.typeName())).WithFix("give a value of that type")
 		}
 		values[key] = value
 	}
 	for _, name := range s.Required {
 		if _, given := values[name]; !given {
-			return nil, usage.New("the argument %s is missing", name).WithWhy("it is required, of type %s", s.Properties[name].typeName()).WithFix("add %s=…", name)
+			return nil, usage.New("the argument %s is missing", oneLine(name)).WithWhy("it is required, of type %s", oneLine(s.Properties[name].typeName())).WithFix("add %s=…", oneLine(name))
 		}
 	}
 	return json.Marshal(values)
@@ -245,7 +245,7 @@ func (s schema) closed() bool {
 }
 
 func (s schema) unknown(key string) error {
-	e := usage.New("there is no argument %q", key).WithFix("use one of: %s", strings.Join(s.order(), ", "))
+	e := usage.New("there is no argument %q", key).WithFix("use one of: %s", oneLine(strings.Join(s.order(), ", ")))
 	if near := app.Nearest(key, s.order()); near != "" {
 		return e.WithWhy("did you mean %q?", near)
 	}
