@@ -140,20 +140,20 @@ func (d *device) start(ctx context.Context) error {
 	}
 	for _, address := range []string{d.got.VerificationURI, d.got.VerificationURIComplete} {
 		if _, err := safeURL(address, isLoopback(u)); err != nil && (address != "" || address == d.got.VerificationURI) {
-			return notTrusted.fail("not signed in to %s", d.site.server).why("its page for codes %q is no safe address: %v", clean(address), err)
+			return notTrusted.fail("not signed in to %s", d.site.server).why("its page for codes %q is no safe address: %v", address, err)
 		}
 	}
 	d.got.UserCode = clean(d.got.UserCode)
-	d.expires = time.Now().Add(min(time.Duration(max(d.got.ExpiresIn, 1))*time.Second, deviceMost))
+	d.expires = time.Now().Add(seconds(max(d.got.ExpiresIn, 1), deviceMost))
 	return nil
 }
 
 // poll asks until the person has decided. A server that cannot be reached for a
 // while is asked again, less often.
 func (d *device) poll(ctx context.Context) (login, error) {
-	pause := max(time.Duration(d.got.Interval)*time.Second, 0)
-	if d.got.Interval == 0 {
-		pause = devicePause
+	pause := devicePause
+	if d.got.Interval > 0 {
+		pause = seconds(d.got.Interval, deviceMost)
 	}
 	cannot := signInFailed.fail("not signed in to %s", d.site.server)
 	for {
@@ -183,6 +183,11 @@ func (d *device) poll(ctx context.Context) (login, error) {
 			return login{}, cannot.because(&refusal{Code: oauth.ExpiredToken}).why("nobody has typed the code in time")
 		}
 	}
+}
+
+// seconds is a time that a server names, or the most that it may.
+func seconds(n int64, most time.Duration) time.Duration {
+	return time.Duration(min(n, int64(most/time.Second))) * time.Second
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -92,6 +92,8 @@ func TestPollingADevice(t *testing.T) {
 	}{
 		"pending":                  {2, []string{oauth.AuthorizationPending, oauth.AuthorizationPending}, []time.Duration{2, 2, 2}, "", ""},
 		"no interval":              {0, []string{oauth.AuthorizationPending}, []time.Duration{5, 5}, "", ""},
+		"an interval of less":      {-1, []string{oauth.AuthorizationPending}, []time.Duration{5, 5}, "", ""},
+		"an interval of ages":      {1 << 40, nil, []time.Duration{1800}, "", ""},
 		"slow down, for good":      {5, []string{oauth.SlowDown, oauth.AuthorizationPending, oauth.SlowDown}, []time.Duration{5, 10, 10, 15}, "", ""},
 		"the server is restarting": {5, []string{"", "", oauth.AuthorizationPending}, []time.Duration{5, 10, 20, 20}, "", ""},
 		"the person says no":       {5, []string{oauth.AccessDenied}, []time.Duration{5}, "SIGN_IN_NOT_ALLOWED", "you did not allow it"},
@@ -158,7 +160,7 @@ func TestDeviceAnswersAreJudged(t *testing.T) {
 	d.UserCode, d.ExpiresIn = "AB\x1b[31mCD\r\n", 1<<40
 	deviced(f, d)
 	var shown DeviceCode
-	if _, err := c.LoginDevice(short(t), f.server(), LoginOptions{}, func(d DeviceCode) { shown = d }); err != nil || shown.Code != "AB[31mCD" || time.Until(shown.Expires) > deviceMost {
+	if _, err := c.LoginDevice(short(t), f.server(), LoginOptions{}, func(d DeviceCode) { shown = d }); err != nil || shown.Code != "AB[31mCD" || time.Until(shown.Expires) > deviceMost || time.Until(shown.Expires) < deviceMost-time.Minute {
 		t.Errorf("%q until %v, %v", shown.Code, shown.Expires, err)
 	}
 }

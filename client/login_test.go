@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"os"
@@ -416,5 +417,21 @@ func TestOnlyWebAddressesReachTheBrowser(t *testing.T) {
 	}
 	if err := OpenBrowser("https://gw.example/a?b=c&d=$(x)"); err == nil || errors.Is(err, ErrInvalid) {
 		t.Errorf("a good address does not reach the program: %v", err)
+	}
+}
+
+// A token that is good for ages, as some say who mean for ever, is good.
+func TestTokenThatNeverExpires(t *testing.T) {
+	for _, seconds := range []int64{1 << 40, math.MaxInt64} {
+		f := newFake(t)
+		f.lifetime = seconds
+		c := signedIn(t, f)
+		l, _, err := c.stored(f.server())
+		if err != nil || !l.fresh() || l.public("").Expires.Before(time.Now()) {
+			t.Errorf("%d seconds: until %v, %v", seconds, l.public("").Expires, err)
+		}
+		if _, err := c.bearer(short(t), f.server(), ""); err != nil || f.count("POST /token") != 1 {
+			t.Errorf("%d seconds: asked %d times, %v", seconds, f.count("POST /token"), err)
+		}
 	}
 }

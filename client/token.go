@@ -100,6 +100,10 @@ func (c *Client) refresh(ctx context.Context, server, stale string) (string, err
 // pass (RFC 6749 §5.2).
 var final = map[string]bool{oauth.InvalidGrant: true, oauth.InvalidClient: true, oauth.UnauthorizedClient: true}
 
+// tokenMost is the longest that a token is taken to be good; some servers say ages
+// and mean for ever.
+const tokenMost = 100 * 365 * 24 * time.Hour
+
 // take replaces the tokens by newer ones. A refresh token that is not replaced
 // stays good (RFC 6749 §6).
 func (l *login) take(t oauth.TokenResponse) {
@@ -108,7 +112,7 @@ func (l *login) take(t oauth.TokenResponse) {
 	}
 	l.AccessToken, l.Expires = t.AccessToken, 0
 	if t.ExpiresIn > 0 {
-		l.Expires = time.Now().Add(time.Duration(t.ExpiresIn) * time.Second).Unix()
+		l.Expires = time.Now().Add(seconds(t.ExpiresIn, tokenMost)).Unix()
 	}
 	if t.RefreshToken != "" {
 		l.RefreshToken = t.RefreshToken
