@@ -171,6 +171,9 @@ func TestASecondUseRevokesTheFirst(t *testing.T) {
 				}
 				refused(t, h.Refresh(client, dead.RefreshToken), oauth.InvalidGrant)
 			}
+			for range 3 { // a stranger could go on for ever
+				refused(t, again(code, verifier), oauth.InvalidGrant)
+			}
 			if h.events("token.replay") != events+1 {
 				t.Errorf("%d events", h.events("token.replay")-events)
 			}

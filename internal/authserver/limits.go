@@ -15,7 +15,7 @@ import (
 // guess.
 const (
 	Authorizations throttle.Group = "authorize"   // begun: at the authorization endpoint, pushed, for a device
-	Registrations  throttle.Group = "register"    // of apps that register themselves
+	Registrations  throttle.Group = "register"    // of apps that register themselves; their changes by themselves
 	Guesses        throttle.Group = "typed_codes" // codes of devices, right or wrong
 	Failures       throttle.Group = "failures"    // at the endpoints for programs
 )

@@ -55,6 +55,31 @@ func TestRegistrationsAreLimited(t *testing.T) {
 	}, func(c *app.Config) { c.RegisterLimit = throttle.Limit{Each: 10, All: 1000, Per: day} })
 }
 
+// Attack 125: an app that registered itself changes as often as it may register, and
+// no more: each change is an event.
+func TestChangesOfRegistrationsAreLimited(t *testing.T) {
+	onEach(t, func(t *testing.T, h house) {
+		r := h.register(someApp + `}`)
+		for i := range 15 {
+			a := h.manage(http.MethodPut, "/registration/"+r.ClientID, r.RegistrationToken, fmt.Sprintf(`{"client_name":"App %d","redirect_uris":["https://b.example/cb"]}`, i))
+			if i < 10 && a.StatusCode != http.StatusOK {
+				t.Errorf("%d: %d %s", i, a.StatusCode, a.Text)
+			}
+			if i >= 10 {
+				limited(t, a)
+			}
+		}
+		if n := h.events("client.change"); n != 10 {
+			t.Errorf("%d events", n)
+		}
+		h.register(someApp + `}`) // which is counted by itself
+		managed(t, h, h.manage(http.MethodGet, "/registration/"+r.ClientID, r.RegistrationToken, ""), r.RegistrationToken)
+		if a := h.manage(http.MethodDelete, "/registration/"+r.ClientID, r.RegistrationToken, ""); a.StatusCode != http.StatusNoContent {
+			t.Errorf("it cannot be removed: %d %s", a.StatusCode, a.Text)
+		}
+	}, func(c *app.Config) { c.RegisterLimit = throttle.Limit{Each: 10, All: 1000, Per: day} })
+}
+
 // Attack 125: authorizations that begin are limited at all three doors together, and
 // with them the rows that they make; who is known goes on: a person who is signed in,
 // and an app that somebody has allowed.

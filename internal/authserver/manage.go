@@ -12,6 +12,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 )
 
@@ -78,6 +79,9 @@ func (s *Server) showClient(w http.ResponseWriter, r *http.Request, _ string) er
 // stays the same.
 func (s *Server) changeClient(w http.ResponseWriter, r *http.Request, ref string) error {
 	asked, given, fault := s.readRegistration(w, r)
+	if err := s.Throttle.Take(Registrations+"/change", throttle.Address(r.RemoteAddr)); err != nil {
+		return err
+	}
 	var answer oauth.Registration
 	var manage, shown string
 	err := s.DB.Do(r.Context(), func(tx *store.Tx) error {

@@ -320,11 +320,12 @@ func (s *Server) late(tx *store.Tx, made issue, id string) (issue, error) {
 }
 
 // replayed revokes what came of the code, and keeps that although the request
-// fails (R319).
+// fails (R319). Once that is done another use changes nothing, and is no event.
 func (s *Server) replayed(tx *store.Tx, made issue) (issue, error) {
 	var err error
-	if made.ended, err = s.Tokens.RevokeFamily(tx, made.family.ID, token.UsedTwice); err != nil {
-		return made, err
+	made.ended, err = s.Tokens.RevokeFamily(tx, made.family.ID, token.UsedTwice)
+	if err != nil || !made.ended {
+		return made, cmp.Or(err, error(badCode("it was used before")))
 	}
 	return made, store.Keep(errors.Join(badCode("it was used before"), token.ErrReplay))
 }
@@ -421,10 +422,11 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, ref string) erro
 			return err
 		}
 		if found {
-			return s.revoked(tx, f, f.ID, ref, func() error {
-				_, err := s.Tokens.RevokeFamily(tx, f.ID, "revoked by its client")
-				return err
-			})
+			won, err := s.Tokens.RevokeFamily(tx, f.ID, "revoked by its client")
+			if won {
+				s.revoked(tx, f, f.ID, ref)
+			}
+			return err
 		}
 		claims, err := s.Tokens.Accept(tx, raw)
 		if _, bad := errors.AsType[token.ErrToken](err); bad || err == nil && claims.Client != c.ID {
@@ -433,8 +435,8 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, ref string) erro
 		if err != nil {
 			return err
 		}
-		f = token.Family{ID: claims.Family, Workspace: claims.Workspace, User: claims.Subject, Client: c.ID}
-		return s.revoked(tx, f, claims.ID, ref, func() error { return s.Tokens.Revoke(tx, claims.ID, token.AccessLife) })
+		s.revoked(tx, token.Family{Workspace: claims.Workspace, User: claims.Subject, Client: c.ID}, claims.ID, ref)
+		return s.Tokens.Revoke(tx, claims.ID, token.AccessLife)
 	})
 	if err != nil {
 		return err
@@ -444,12 +446,11 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, ref string) erro
 	return nil
 }
 
-func (s *Server) revoked(tx *store.Tx, f token.Family, target, ref string, revoke func() error) error {
+func (s *Server) revoked(tx *store.Tx, f token.Family, target, ref string) {
 	s.Audit.Append(tx, audit.Event{
 		Workspace: f.Workspace, Actor: principal.NameOf(f.User), Client: f.Client, Action: "token.revoke", Target: target,
 		Outcome: audit.Allowed, Door: "oauth", Ref: ref,
 	})
-	return revoke()
 }
 
 func asOAuth(err error) (*oauth.Error, bool) { return errors.AsType[*oauth.Error](err) }
