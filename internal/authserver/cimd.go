@@ -205,7 +205,8 @@ func freshness(header http.Header) time.Duration {
 }
 
 // describe keeps what a document says of its client. Invalid ones leave what was
-// known as it was.
+// known as it was. An approval is for one name; the addresses are at the host that
+// was approved, whatever they are.
 func (s *Server) describe(ctx context.Context, id string, body []byte, fresh time.Duration) error {
 	granted, fault := s.granting(id, body)
 	if fault != nil {
@@ -230,7 +231,8 @@ func (s *Server) describe(ctx context.Context, id string, body []byte, fresh tim
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $8, $11, $12, $13)
 			ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris, grant_types = excluded.grant_types,
 				auth_method = excluded.auth_method, dpop_bound = excluded.dpop_bound, pushed_only = excluded.pushed_only, scope = excluded.scope, metadata = excluded.metadata,
-				fetched_at = excluded.fetched_at, fresh_until = excluded.fresh_until, retry_at = 0`,
+				fetched_at = excluded.fetched_at, fresh_until = excluded.fresh_until, retry_at = 0,
+				approved_at = CASE WHEN client.name = excluded.name THEN client.approved_at END`,
 			id, granted.ClientName, strings.Join(granted.RedirectURIs, "\n"), strings.Join(granted.GrantTypes, " "), granted.TokenAuthMethod,
 			granted.Scope, metadata, tx.Now, "", fromDocument, tx.Now+fresh.Microseconds(), granted.BoundTokens, granted.PushedOnly)
 		if err != nil || before.ID == "" || d.metadata == metadata {

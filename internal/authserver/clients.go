@@ -500,6 +500,11 @@ func (s *Server) imitated(tx *store.Tx, c Client) (bool, error) {
 	if c.Approved || c.Name == "" {
 		return false, nil
 	}
+	for id, body := range s.Documents().Pinned {
+		if r, fault := s.granting(id, []byte(body)); fault == nil && sameName(r.ClientName, c.Name) {
+			return true, nil
+		}
+	}
 	rows, err := tx.Query(`SELECT name FROM client WHERE approved_at IS NOT NULL AND id <> $1`, c.ID)
 	if err != nil {
 		return false, err
@@ -510,9 +515,15 @@ func (s *Server) imitated(tx *store.Tx, c Client) (bool, error) {
 		if err := rows.Scan(&name); err != nil {
 			return false, err
 		}
-		if strings.EqualFold(strings.Join(strings.Fields(name), " "), strings.Join(strings.Fields(c.Name), " ")) {
+		if sameName(name, c.Name) {
 			return true, nil
 		}
 	}
 	return false, rows.Err()
+}
+
+// sameName reports whether a person could take one name for the other: case and
+// blanks do not matter.
+func sameName(a, b string) bool {
+	return strings.EqualFold(strings.Join(strings.Fields(a), " "), strings.Join(strings.Fields(b), " "))
 }

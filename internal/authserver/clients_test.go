@@ -13,6 +13,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/outbound/outboundtest"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 )
 
@@ -279,7 +280,11 @@ func TestClientsOfTheFile(t *testing.T) {
 
 // Attack 52: who goes by the name of an approved app, and is not it, is shown as that.
 func TestImitationIsShown(t *testing.T) {
-	h := start(t)
+	h := start(t, func(c *app.Config) {
+		c.CIMD, c.CIMDDocuments = "allowlist", map[string]string{
+			"https://pinned.example/client.json": `{"client_id":"https://pinned.example/client.json","client_name":"Pinned app","redirect_uris":["` + apptest.Callback + `"]}`,
+		}
+	})
 	b := h.Browser()
 	b.SetUp()
 	h.do("add_client", map[string]any{"id": "real", "name": "Acme Assistant", "redirect_uris": []string{apptest.Callback}}, nil)
@@ -295,9 +300,59 @@ func TestImitationIsShown(t *testing.T) {
 			t.Errorf("%q: marked %v, want %v", name, !marked, marked)
 		}
 	}
+	pinned, _ := h.Authorization("https://pinned.example/client.json", nil)
+	if text := b.Open("/oauth/authorize?" + pinned.Encode()).Text; !strings.Contains(text, "Approved by ") {
+		t.Errorf("the pinned one: %s", text)
+	}
+	if text := page(h.register(`{"client_name":"Pinned app","redirect_uris":["` + apptest.Callback + `"]}`).ClientID); !strings.Contains(text, warning) {
+		t.Error("who goes by the name of a pinned app is not marked")
+	}
 	if text := page("real"); strings.Contains(text, warning) || !strings.Contains(text, "Approved by ") || strings.Contains(text, "Unverified") {
 		t.Errorf("the approved one: %s", text)
 	}
+}
+
+// Attacks 52, 54: an approval is for the app as it was: one that takes another name, or
+// other addresses, is one that nobody vouches for. A document vouches for its
+// addresses, by its host.
+func TestApprovalIsForTheAppAsItWas(t *testing.T) {
+	world := outboundtest.New(t)
+	s := newSite(world, "app.example")
+	onEach(t, func(t *testing.T, h house) {
+		state := func(id string) string {
+			var k authserver.KnownClient
+			h.do("show_client", map[string]any{"id": id}, &k)
+			return k.State
+		}
+		redirects := `"redirect_uris":["` + apptest.Callback + `"]`
+		for name, row := range map[string]struct{ body, want string }{
+			"the same":        {`{"client_name":"App",` + redirects + `}`, "approved"},
+			"another contact": {`{"client_name":"App",` + redirects + `,"contacts":["b@app.example"]}`, "approved"},
+			"another name":    {`{"client_name":"Claude",` + redirects + `}`, "unverified"},
+			"another address": {`{"client_name":"App","redirect_uris":["https://evil.example/cb"]}`, "unverified"},
+			"one more":        {`{"client_name":"App","redirect_uris":["` + apptest.Callback + `","https://evil.example/cb"]}`, "unverified"},
+		} {
+			r := h.register(someApp + `}`)
+			h.do("approve_client", map[string]any{"id": r.ClientID}, nil)
+			managed(t, h, h.manage(http.MethodPut, "/registration/"+r.ClientID, r.RegistrationToken, row.body), r.RegistrationToken)
+			if got := state(r.ClientID); got != row.want {
+				t.Errorf("%s: %s, want %s", name, got, row.want)
+			}
+		}
+		host := strings.TrimSuffix(s.id, "/client.json")
+		for _, step := range []struct{ name, redirect, want string }{{"Doc app", "", "approved"}, {"Doc app", `,"` + host + `/cb"`, "approved"}, {"Claude", "", "unverified"}} {
+			s.say(`"client_name":"` + step.name + `","redirect_uris":["` + apptest.Callback + `"` + step.redirect + `]`)
+			h.later(2 * time.Hour)
+			query, _ := h.Authorization(s.id, nil)
+			h.authorize(query)
+			if step.redirect == "" && step.name == "Doc app" {
+				h.do("approve_client", map[string]any{"id": s.id}, nil)
+			}
+			if got := state(s.id); got != step.want {
+				t.Errorf("the document %+v: %s", step, got)
+			}
+		}
+	}, documented(world))
 }
 
 // Growth: what an administrator decided about stays, however long nobody uses it.

@@ -149,14 +149,17 @@ func (s *Server) changed(c registered, asked oauth.Registration, given []string)
 }
 
 // change stores it. Who is looking at the question whether to allow the app looks
-// at what it was: such questions end (attack 54).
+// at what it was, and so did who approved it: such questions end, and such an
+// approval (attack 54).
 func (s *Server) change(tx *store.Tx, c registered, answer oauth.Registration, secretHash []byte) error {
 	metadata, err := kept(answer)
 	if err != nil {
 		return err
 	}
 	there, err := tx.One(`UPDATE client SET name = $1, redirect_uris = $2, grant_types = $3, auth_method = $4, dpop_bound = $5, pushed_only = $6,
-			secret_hash = $7, scope = $8, metadata = $9 WHERE id = $10`,
+			secret_hash = $7, scope = $8, metadata = $9,
+			approved_at = CASE WHEN name = $1 AND redirect_uris = $2 THEN approved_at END
+		WHERE id = $10`,
 		answer.ClientName, strings.Join(answer.RedirectURIs, "\n"), strings.Join(answer.GrantTypes, " "),
 		answer.TokenAuthMethod, answer.BoundTokens, answer.PushedOnly, secretHash, answer.Scope, metadata, c.ID)
 	if err == nil && !there {
