@@ -3,7 +3,9 @@ package mcp
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -143,6 +145,19 @@ func Without(raw json.RawMessage, path ...string) json.RawMessage {
 		return rest // cannot be: the path was followed before
 	}
 	return without
+}
+
+// IsObject reports whether data is one JSON object that all readers read alike, as
+// Parse demands of a message: its text is UTF-8, and no member is given twice at any
+// depth.
+func IsObject(data []byte) bool {
+	s := scan(data, false)
+	defer s.free()
+	if s.PeekKind() != '{' || s.SkipValue() != nil {
+		return false
+	}
+	_, err := s.ReadToken()
+	return errors.Is(err, io.EOF)
 }
 
 // Twin reports whether the object raw has a member that a reader who ignores the

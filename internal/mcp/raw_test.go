@@ -121,6 +121,19 @@ func BenchmarkField(b *testing.B) {
 	}
 }
 
+func TestIsObject(t *testing.T) {
+	for raw, want := range map[string]bool{
+		`{}`: true, " {\"a\": [1, {\"a\": 2}], \"A\": null}\n": true,
+		``: false, ` `: false, `null`: false, `[]`: false, `"x"`: false, `{`: false, `{}{}`: false, `{} x`: false, `{"a":1,}`: false,
+		`{"a":1,"a":1}`: false, `{"a":1,"\u0061":1}`: false, `{"x":[{"a":1,"a":2}]}`: false, "{\"a\":\"\xff\"}": false, `{"a":"\ud800"}`: false,
+		`{"a":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`: false,
+	} {
+		if got := IsObject([]byte(raw)); got != want {
+			t.Errorf("%.40q: %t", raw, got)
+		}
+	}
+}
+
 func TestTwin(t *testing.T) {
 	for raw, want := range map[string]bool{
 		`{"name":1}`: false, `{"Name":1}`: true, `{"name":1,"NAME":2}`: true, `{"n\u0061me":1}`: false, `{"names":1,"nam":2}`: false,

@@ -1,8 +1,10 @@
 package web
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -38,7 +40,7 @@ func (d *REST) Routes(mux *http.ServeMux) {
 var (
 	bodyUnreadable = problem.Code{
 		Name: "BODY_UNREADABLE", Kind: problem.Invalid,
-		Why: "a call takes one JSON object of at most 4 MiB, as application/json, or nothing",
+		Why: "a call takes one JSON object of at most 4 MiB, in which no member is given twice, as application/json, or nothing",
 		Fix: "send the arguments as a JSON object",
 	}
 )
@@ -82,7 +84,7 @@ func (d *REST) call(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	record := request.Of(r.Context())
-	record.Call = r.PathValue("name")
+	record.Call = fmt.Sprintf("%.128s", r.PathValue("name"))
 	if p.Kind != principal.Anonymous {
 		record.Principal = p.Name()
 	}
@@ -109,12 +111,11 @@ func arguments(w http.ResponseWriter, r *http.Request, p principal.Principal) (j
 	if err != nil {
 		return nil, bodyUnreadable.New("the arguments did not arrive").Because(err)
 	}
-	text := strings.TrimSpace(string(body))
-	if text == "" {
+	if len(bytes.TrimSpace(body)) == 0 {
 		return nil, nil
 	}
 	media, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
-	if !strings.EqualFold(strings.TrimSpace(media), "application/json") || text[0] != '{' || !json.Valid(body) {
+	if !strings.EqualFold(strings.TrimSpace(media), "application/json") || !mcp.IsObject(body) {
 		return nil, bodyUnreadable.New("the arguments cannot be read")
 	}
 	return body, nil

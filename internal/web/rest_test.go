@@ -120,6 +120,12 @@ func TestRESTCalls(t *testing.T) {
 		"null":                          {all, "echo", `null`, nil, 400, "BODY_UNREADABLE"},
 		"cut off":                       {all, "echo", `{"message":"hi"`, nil, 400, "BODY_UNREADABLE"},
 		"two objects":                   {all, "echo", `{"message":"hi"}{}`, nil, 400, "BODY_UNREADABLE"},
+		"a member twice":                {all, "echo", `{"message":"hi","message":"ho"}`, nil, 400, "BODY_UNREADABLE"},
+		"a member twice, spelt apart":   {all, "echo", `{"message":"hi","m\u0065ssage":"ho"}`, nil, 400, "BODY_UNREADABLE"},
+		"a member twice, deep inside":   {all, "echo", `{"message":"hi","x":[{"a":{"b":1,"b":2}}]}`, nil, 400, "BODY_UNREADABLE"},
+		"not UTF-8":                     {all, "echo", "{\"message\":\"\xff\"}", nil, 400, "BODY_UNREADABLE"},
+		"nested too deep":               {all, "echo", `{"message":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`, nil, 400, "BODY_UNREADABLE"},
+		"a huge number":                 {all, "echo", `{"message":1e999999}`, nil, 400, "ARGUMENTS_INVALID"},
 		"over 4 MiB":                    {all, "echo", `{"message":"` + strings.Repeat("x", 4<<20) + `"}`, nil, 413, "BODY_UNREADABLE"},
 		"a member is missing":           {all, "echo", `{}`, nil, 400, "*"},
 		"a member of the wrong type":    {all, "echo", `{"message":1}`, nil, 400, "*"},
@@ -169,6 +175,9 @@ func TestOddNamesAreRecorded(t *testing.T) {
 			if a := h.tool(tokens.AccessToken, name, `{}`); a.StatusCode != http.StatusNotFound {
 				t.Errorf("%.20s: %d %s", name, a.StatusCode, a.Text)
 			}
+		}
+		if strings.Contains(h.Log.String(), strings.Repeat("x", 200)) { // or anybody could fill the disk with it
+			t.Error("a name is logged at any length")
 		}
 		if n := h.Count(`SELECT count(*) FROM audit_event WHERE code = 'TOOL_UNKNOWN' AND outcome = 'denied'`); n != 3 {
 			t.Errorf("%d events", n)
