@@ -194,7 +194,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 		DB: db, Gate: h.gate, Authn: h.authn, Registry: h.registry, Box: &box, Throttle: h.throttle, Log: h.log, Public: c.PublicURL,
 		Origins: func(origin string) bool { return h.live.Load().mayCall(origin) }, Version: Version,
 	}
-	h.rest = &web.REST{Gate: h.gate, Log: h.log, Door: "rest", Public: c.PublicURL, Authn: h.authn, Caller: h.bearer}
+	h.rest = &web.REST{Gate: h.gate, Log: h.log, Door: "rest", Public: c.PublicURL, Authn: h.authn, Caller: h.bearer, Throttle: h.throttle}
 	h.socket = &web.REST{Gate: h.gate, Log: h.log, Door: "socket", Public: c.PublicURL, Authn: h.authn, Caller: localOwner}
 	if err := h.prepare(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())

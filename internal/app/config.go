@@ -265,7 +265,7 @@ var settings = []setting{
 	},
 	{
 		key: "limits.strangers", field: func(c *Config) any { return &c.StrangerLimit }, preset: "1200/0/1m", live: true,
-		doc: "How often the MCP endpoints answer an address without a good token, in the same form.",
+		doc: "How often the MCP endpoints, and REST, answer an address without a good token, in the same form.",
 	},
 	{
 		key: "limits.valkey", field: func(c *Config) any { return &c.Valkey }, absent: "the database", example: "rediss://:${file:valkey.password}@valkey.internal:6379",

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
-	"github.com/gatehouse-mcp/gatehouse/internal/mcpserver"
 	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/web"
 )
@@ -42,7 +41,7 @@ func (h *house) limit(g throttle.Group) throttle.Limit {
 		authserver.Registrations:  c.RegisterLimit,
 		authserver.Failures:       c.FailureLimit,
 		authserver.Guesses:        c.TypedCodeLimit,
-		mcpserver.Strangers:       c.StrangerLimit,
+		throttle.Strangers:        c.StrangerLimit,
 		web.SignIns:               c.SignInLimit,
 		web.Letters:               {Each: 10, Per: 15 * time.Minute}, // as long as a link works
 	}[g]

@@ -41,9 +41,6 @@ const (
 	maxUnknown = 64 << 10
 )
 
-// Strangers is the group in which requests without a good token are counted.
-const Strangers throttle.Group = "strangers"
-
 // Server is the MCP door. Set the fields and mount Routes.
 type Server struct {
 	DB       *store.DB
@@ -340,7 +337,7 @@ func (s *Server) askToken(x *exchange) {
 // tooOften counts a request without a good token, and answers it where there were too
 // many from this address.
 func (s *Server) tooOften(x *exchange) bool {
-	err := s.Throttle.Take(Strangers, throttle.Address(x.r.RemoteAddr))
+	err := s.Throttle.Take(throttle.Strangers, throttle.Address(x.r.RemoteAddr))
 	if err == nil {
 		return false
 	}

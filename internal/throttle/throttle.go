@@ -41,6 +41,10 @@ var TooOften = problem.Code{
 // itself, under the limit of the whole.
 type Group string
 
+// Strangers is the group in which requests without a good token are counted, at
+// whichever door.
+const Strangers Group = "strangers"
+
 // A Limit is how much of a group is let through in a window of time, which begins
 // at a full multiple of its length. The zero Limit lets everything through.
 type Limit struct {

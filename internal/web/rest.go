@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/request"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 )
 
 // REST is the door for programs without MCP: the same tools, called by name with
@@ -29,6 +31,8 @@ type REST struct {
 	Caller func(*http.Request) (principal.Principal, error) // who calls; a refusal is answered with a challenge
 	Public string                                           // where a token is asked for
 	Authn  *authn.Authn                                     // says what would be accepted
+
+	Throttle *throttle.Throttle // of strangers; not used where there are none
 }
 
 // Routes mounts the door.
@@ -51,6 +55,9 @@ const maxBody = 4 << 20
 func (d *REST) list(w http.ResponseWriter, r *http.Request) {
 	ref := request.Of(r.Context()).Ref
 	p, err := d.caller(r)
+	if err == nil && p.Kind == principal.Anonymous {
+		err = authn.TokenMissing.New("an access token is needed")
+	}
 	if err != nil {
 		d.refuse(w, r, p, ref, err)
 		return
@@ -67,18 +74,19 @@ func (d *REST) list(w http.ResponseWriter, r *http.Request) {
 	send(w, http.StatusOK, map[string]any{"tools": tools, "total": len(tools), "user_tier": p.Rank.String()})
 }
 
-// caller is somebody who has signed in.
+// caller is who calls. Who comes without a good token is counted, as at the door of
+// MCP, and refused when that is too often.
 func (d *REST) caller(r *http.Request) (principal.Principal, error) {
 	p, err := d.Caller(r)
-	if err == nil && p.Kind == principal.Anonymous {
-		err = authn.TokenMissing.New("an access token is needed")
+	if refused := problem.From(err); err == nil && p.Kind == principal.Anonymous || err != nil && refused.Kind == problem.Unauthenticated {
+		err = cmp.Or(d.Throttle.Take(throttle.Strangers, throttle.Address(r.RemoteAddr)), err)
 	}
 	return p, err
 }
 
 func (d *REST) call(w http.ResponseWriter, r *http.Request) {
 	ref := request.Of(r.Context()).Ref
-	p, err := d.Caller(r)
+	p, err := d.caller(r)
 	if err != nil {
 		d.refuse(w, r, p, ref, err)
 		return

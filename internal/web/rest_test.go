@@ -6,9 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 )
 
 // tool calls a tool over REST.
@@ -223,6 +226,36 @@ func TestTheSocketIsTheOwner(t *testing.T) {
 	for _, path := range []string{"../../login", "../../oauth/token", "../../mcp"} {
 		if a := h.Admin(path, `{}`); a.StatusCode != http.StatusNotFound {
 			t.Errorf("%s: %d %s", path, a.StatusCode, a.Text)
+		}
+	}
+}
+
+// R1314, attack 125: strangers are limited at this door as at that of MCP, and counted
+// together; with a good token nobody is.
+func TestStrangersAreLimitedOverREST(t *testing.T) {
+	h := start(t, apptest.Dev, func(c *app.Config) { c.StrangerLimit = throttle.Limit{Each: 9, Per: 24 * time.Hour} })
+	tokens, _ := h.Token("mcp:tools", "")
+	for range 3 {
+		if a := h.tool("", "public_info", `{}`); a.StatusCode != http.StatusOK {
+			t.Errorf("%d %s", a.StatusCode, a.Text)
+		}
+		if a := h.tool("eyJ.x.y", "echo", `{"message":"hi"}`); a.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%d %s", a.StatusCode, a.Text)
+		}
+		if a := h.RPC("/mcp", "", "initialize", "{}"); a.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%d %s", a.StatusCode, a.Text)
+		}
+	}
+	for name, a := range map[string]apptest.Answer{
+		"anyone's tool": h.tool("", "public_info", `{}`), "a bent token": h.tool("eyJ.x.y", "echo", `{}`), "the list": h.Get("/mcp/tools"),
+	} {
+		if code := fault(t, a); a.StatusCode != http.StatusTooManyRequests || code != "TOO_OFTEN" || a.Header.Get("Retry-After") == "" || a.Header.Get("WWW-Authenticate") != "" {
+			t.Errorf("%s: %d %v %s", name, a.StatusCode, a.Header, a.Text)
+		}
+	}
+	for range 20 {
+		if a := h.tool(tokens.AccessToken, "public_info", `{}`); a.StatusCode != http.StatusOK {
+			t.Fatalf("with a token: %d %s", a.StatusCode, a.Text)
 		}
 	}
 }
