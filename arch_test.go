@@ -101,7 +101,6 @@ var modules = map[string]struct {
 var acrossWorkspaces = map[string]string{
 	"audit.inserts":             "its columns are computed from a table, the first of which is the workspace",
 	"authn.session":             "the row is found by an unguessable id, and says which workspace the session is of",
-	"authserver.forget":         "a client belongs to no workspace; what it was given goes with it in all of them",
 	"authserver.introspector":   "the row is found by an id that its holder authenticates for, and says which workspace that one is of",
 	"token.VerifyOpaque":        "the row is found by an unguessable id, and says which workspace the token is of",
 	"token.RevokeClient":        "a client belongs to no workspace; what it was given is revoked in all of them",
@@ -117,7 +116,8 @@ var acrossWorkspaces = map[string]string{
 	"token.Sweep":               "what has expired goes, whosever it was",
 	"identity.ServiceClient":    "a service account says by its id who it is, and the row of which workspace",
 	"authserver.startDevice":    "whose it is, is known once a person has typed its code",
-	"authserver.block":          "a client belongs to no workspace; what it was given ends in all of them",
+	"authserver.forget":         "a client belongs to no workspace; what it was given goes with it in all of them",
+	"authserver.cut":            "a client belongs to no workspace; what it was given ends in all of them",
 	"token.LastUse":             "a client belongs to no workspace; when it was used is asked for all of them",
 	"authserver.somebodyAllows": "an app is known once anybody has allowed it, and nothing else is told",
 }

@@ -175,7 +175,7 @@ func (s *Server) redeemPerson(tx *store.Tx, c Client, b brought, form url.Values
 		return issue{}, err
 	}
 	if there, err := holdClient(tx, c.ID); err != nil || !there {
-		return issue{}, cmp.Or(err, error(badClient("it was just removed")))
+		return issue{}, cmp.Or(err, error(badClient("it was just blocked or removed")))
 	}
 	made := issue{vouched: true, family: token.Family{
 		ID: token.NewFamilyID(), Workspace: m.Workspace, User: m.ID, Client: c.ID, Scopes: scopes, Resource: at.URL,

@@ -423,7 +423,7 @@ func (s *Server) blockClient(tx *store.Tx, p principal.Principal, in blockIn) (K
 		return k.KnownClient, err
 	}
 	reason := cleanName(in.Reason)
-	if err := s.block(tx, k.ID, reason); err != nil {
+	if _, err := s.cut(tx, k.ID, reason, reasonBlocked); err != nil {
 		return k.KnownClient, err
 	}
 	s.decided(tx, p.Name(), "client.block", k.ID, k.Name, reason)
@@ -432,28 +432,6 @@ func (s *Server) blockClient(tx *store.Tx, p principal.Principal, in blockIn) (K
 }
 
 const reasonBlocked = "the operator of this server blocked it"
-
-// block ends all that a client was allowed. Its row is changed first and its codes
-// go next, so that nothing can become of them any more.
-func (s *Server) block(tx *store.Tx, id, reason string) error {
-	_, err := tx.Exec(`UPDATE client SET blocked_at = $1, blocked_reason = $2, approved_at = NULL WHERE id = $3`, tx.Now, reason, id)
-	if err == nil {
-		_, err = tx.Exec(`DELETE FROM authorization_code WHERE client = $1 AND used_at IS NULL`, id)
-	}
-	if err == nil {
-		_, err = tx.Exec(`DELETE FROM device_code WHERE client = $1`, id)
-	}
-	if err == nil {
-		_, err = tx.Exec(`UPDATE consent SET ended_at = $1, reason = $2 WHERE client = $3 AND ended_at IS NULL`, tx.Now, reasonBlocked, id)
-	}
-	if err == nil {
-		_, err = s.Tokens.RevokeClient(tx, id, reasonBlocked)
-	}
-	if err == nil {
-		_, err = tx.Exec(`DELETE FROM flow WHERE client = $1 AND decided_at IS NULL`, id)
-	}
-	return err
-}
 
 func (s *Server) unblockClient(tx *store.Tx, p principal.Principal, in clientIn) (KnownClient, error) {
 	k, err := s.find(tx, in.ID)

@@ -200,35 +200,50 @@ func (s *Server) removeClient(w http.ResponseWriter, r *http.Request, ref string
 	return nil
 }
 
-// forget removes a client with everything it was given. Its codes go first: so
-// nothing can become of them any more.
+// forget removes a client with everything it was given.
 func (s *Server) forget(tx *store.Tx, client string) error {
-	if there, err := holdClient(tx, client); err != nil || !there { // or another request was first
+	if there, err := s.cut(tx, client, "", "the client was removed"); err != nil || !there { // or another request was first
 		return cmp.Or(err, error(unmanaged()))
 	}
-	for _, codes := range []string{`DELETE FROM authorization_code WHERE client = $1`, `DELETE FROM device_code WHERE client = $1`} {
-		if _, err := tx.Exec(codes, client); err != nil {
-			return err
-		}
-	}
-	if _, err := s.Tokens.RevokeClient(tx, client, "the client was removed"); err != nil {
-		return err
-	}
-	for _, remove := range []string{`DELETE FROM consent WHERE client = $1`, `DELETE FROM flow WHERE client = $1`, `DELETE FROM pushed_request WHERE client = $1`} {
+	for _, remove := range []string{
+		`DELETE FROM authorization_code WHERE client = $1`, `DELETE FROM consent WHERE client = $1`, `DELETE FROM flow WHERE client = $1`,
+		`DELETE FROM pushed_request WHERE client = $1`, `DELETE FROM client WHERE id = $1`,
+	} {
 		if _, err := tx.Exec(remove, client); err != nil {
 			return err
 		}
 	}
-	there, err := tx.One(`DELETE FROM client WHERE id = $1`, client)
-	if err == nil && !there { // another request was first
-		return unmanaged()
-	}
-	return err
+	return nil
 }
 
-// holdClient keeps a client as it is until the transaction ends, and reports whether
-// it is there. Whoever makes a family without spending a code of the client holds
-// it, so that who removes the client waits and finds the family.
+// cut blocks a client and ends all that it was allowed, in the order in which one
+// comes of the other: so whoever makes the next of what is there is waited for, and
+// then found. It reports whether the client is there.
+func (s *Server) cut(tx *store.Tx, id, why, reason string) (there bool, err error) {
+	there, err = tx.One(`UPDATE client SET blocked_at = $1, blocked_reason = $2, approved_at = NULL WHERE id = $3`, tx.Now, why, id)
+	if err != nil || !there {
+		return there, err
+	}
+	_, err = tx.Exec(`DELETE FROM flow WHERE client = $1 AND decided_at IS NULL`, id)
+	if err == nil {
+		_, err = tx.Exec(`UPDATE consent SET ended_at = $1, reason = $2 WHERE client = $3 AND ended_at IS NULL`, tx.Now, reason, id)
+	}
+	if err == nil {
+		_, err = tx.Exec(`DELETE FROM authorization_code WHERE client = $1 AND used_at IS NULL`, id)
+	}
+	if err == nil {
+		_, err = tx.Exec(`DELETE FROM device_code WHERE client = $1`, id)
+	}
+	if err == nil {
+		_, err = s.Tokens.RevokeClient(tx, id, reason)
+	}
+	return true, err
+}
+
+// holdClient keeps a client that is not blocked as it is until the transaction ends,
+// and reports whether it is there. Whoever makes a family without spending a code of
+// the client holds it, so that who blocks or removes the client waits and finds the
+// family.
 func holdClient(tx *store.Tx, id string) (bool, error) {
-	return tx.One(`UPDATE client SET created_at = created_at WHERE id = $1`, id)
+	return tx.One(`UPDATE client SET created_at = created_at WHERE id = $1 AND blocked_at IS NULL`, id)
 }
