@@ -171,7 +171,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
 	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version, Followed: h.followed}
 	h.vault = &vault.Vault{
-		DB: db, Box: &box, Audit: h.audit, Log: h.log, Issuer: c.IssuerURL, Node: h.node, Workspace: identity.Workspace, Providers: c.Providers,
+		DB: db, Box: &box, Audit: h.audit, People: h.people, Log: h.log, Issuer: c.IssuerURL, Node: h.node, Workspace: identity.Workspace, Providers: c.Providers,
 		For: h.providers, Connected: h.servers.Again,
 	}
 	h.servers.Lending, h.tokens.Handle = h.vault, h.handle
@@ -268,6 +268,7 @@ func (h *house) work(ctx context.Context) (stop func()) {
 		h.servers.Run,
 		h.servers.Keep,
 		h.vault.Run,
+		h.vault.Revoke,
 		h.sweepUp,
 		h.keepKeys,
 		h.watchdog,

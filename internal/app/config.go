@@ -279,7 +279,7 @@ var settings = []setting{
 	{
 		key: "providers", field: func(c *Config) any { return &c.Providers }, absent: "no server gets a credential",
 		example: "\n  crm:\n    issuer: https://login.crm.example\n    client_id: gatehouse\n    client_secret_file: /etc/gatehouse/crm.secret\n    scopes: [profile]\n    write_scopes: [records.write]\n    hosts: [mcp.crm.example, api.crm.example]",
-		doc:     "Authorization servers at which people connect their accounts, by name; the gateway is a client there, registered with the redirect URI ISSUER_URL/connect/NAME/callback. Each has an issuer, whose metadata is read, or authorize_url and token_url; client_id, and client_secret or client_secret_file, shown as client_auth says (basic, post); scopes to ask for, and read_scopes, write_scopes, admin_scopes without which tools of that kind are not called; params of the authorization request; and hosts, HOST or HOST:PORT, to which alone a credential goes.",
+		doc:     "Authorization servers at which people connect their accounts, by name; the gateway is a client there, registered with the redirect URI ISSUER_URL/connect/NAME/callback. Each has an issuer, whose metadata is read, or authorize_url and token_url; revoke_url, where it is told that a connection was removed, if the metadata does not say; client_id, and client_secret or client_secret_file, shown as client_auth says (basic, post); scopes to ask for, and read_scopes, write_scopes, admin_scopes without which tools of that kind are not called; params of the authorization request; and hosts, HOST or HOST:PORT, to which alone a credential goes.",
 	},
 	{
 		key: "trusted_issuers", field: func(c *Config) any { return &c.Trusted }, absent: "nobody's word is taken",

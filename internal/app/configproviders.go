@@ -38,7 +38,7 @@ func (l *loading) providers(s setting, n *yaml.Node) {
 // members are those of a provider; each takes texts.
 func members(p *vault.Provider) map[string]any {
 	return map[string]any{
-		"issuer": &p.Issuer, "authorize_url": &p.AuthorizeURL, "token_url": &p.TokenURL,
+		"issuer": &p.Issuer, "authorize_url": &p.AuthorizeURL, "token_url": &p.TokenURL, "revoke_url": &p.RevokeURL,
 		"client_id": &p.ClientID, "client_secret": &p.Secret, "client_secret_file": &p.Secret, "client_auth": &p.Auth,
 		"scopes": &p.Scopes, "read_scopes": &p.Reads, "write_scopes": &p.Writes, "admin_scopes": &p.Destroys,
 		"hosts": &p.Hosts,

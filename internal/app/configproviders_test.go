@@ -28,6 +28,7 @@ func TestProvidersOfTheFile(t *testing.T) {
   tickets:
     authorize_url: https://tickets.example/authorize
     token_url: https://tickets.example/token
+    revoke_url: https://tickets.example/revoke
     client_id: us
     client_secret: ${env:SECRET}
     hosts: [tickets.example]
@@ -48,7 +49,7 @@ servers:
 		c.Servers["crm"].Provider != "crm" {
 		t.Errorf("%+v", crm)
 	}
-	if tickets.TokenURL != "https://tickets.example/token" || tickets.Secret.Reveal() != "hunter3" || tickets.Auth != vault.AuthBasic {
+	if tickets.TokenURL != "https://tickets.example/token" || tickets.RevokeURL != "https://tickets.example/revoke" || tickets.Secret.Reveal() != "hunter3" || tickets.Auth != vault.AuthBasic {
 		t.Errorf("%+v", tickets)
 	}
 	shown, _ := json.Marshal(c.Show())
@@ -65,6 +66,7 @@ func TestFaultsOfProviders(t *testing.T) {
 		{"x: {}", "", "gatehouse.yaml:2: providers.x: it needs an issuer"},
 		{"x: {issuer: https://a.example, client_id: b}", "", "it needs hosts"},
 		{"x: {issuer: https://a.example, hosts: [a.example]}", "", "it needs a client_id"},
+		{"x: {issuer: https://a.example, revoke_url: http://a.example/revoke, client_id: b, hosts: [a.example]}", "", "is not an https address"},
 		{"x: {issuer: http://a.example, client_id: b, hosts: [a.example]}", "", "is not an https address"},
 		{"x: {issuer: https://a.example, client_id: b, hosts: [https://a.example]}", "", "is not HOST or HOST:PORT"},
 		{"x: {issuer: https://a.example, client_id: b, client_secret_file: nowhere, hosts: [a.example]}", "", "nowhere can't be read"},

@@ -129,8 +129,10 @@ func sealSome(t *testing.T, h *apptest.House, key *seal.Key) {
 		VALUES ('dev_1', $1, $1, $2, '', '', '', '', '', '', 0, 0, $3)`, []byte{1}, sealed("device_code/dev_1/user_code"), ago(-day))
 	h.SQL(`INSERT INTO upstream (id, workspace, name, url, command, env, created_at) VALUES ('up_1', 'default', 'sealed', 'http://127.0.0.1:1/mcp', '', $1, 0)`, sealed("upstream/up_1/env"))
 	h.SQL(`INSERT INTO connection (id, workspace, name, hosts, created_at) VALUES ('con_1', 'default', 'sealed', 'api.example', 0)`)
-	h.SQL(`INSERT INTO upstream_grant (id, workspace, connection, user_id, status, access, refresh, created_at) VALUES ('gra_1', 'default', 'con_1', 'usr_1', 'active', $1, $2, 0)`,
-		sealed("upstream_grant/gra_1/access"), sealed("upstream_grant/gra_1/refresh"))
+	h.SQL(`INSERT INTO upstream_grant (id, workspace, connection, user_id, status, access, refresh, created_at, used_at) VALUES ('gra_1', 'default', 'con_1', 'usr_1', 'active', $1, $2, 0, $3)`,
+		sealed("upstream_grant/gra_1/access"), sealed("upstream_grant/gra_1/refresh"), ago(-day))
+	h.SQL(`INSERT INTO upstream_revocation (id, workspace, connection, user_id, provider, access, refresh, due_at, created_at) VALUES ('urv_1', 'default', 'con_1', 'usr_1', '', $1, $2, $3, $3)`,
+		sealed("upstream_revocation/urv_1/access"), sealed("upstream_revocation/urv_1/refresh"), ago(-day))
 	h.SQL(`INSERT INTO departure (id, hash, browser_id, browser, workspace, connection, user_id, flow, verifier, created_at, expires_at)
 		VALUES ('dep_1', $1, '', $1, 'default', 'con_1', 'usr_1', '', $2, 0, $3)`, []byte{1}, sealed("departure/dep_1/verifier"), ago(-day))
 	for i := range 250 { // more than are sealed at once

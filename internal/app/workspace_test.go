@@ -28,7 +28,7 @@ const hidden = "hidden-marker"
 // foreign ids and names, as somebody of another workspace might have seen them.
 var foreignIDs = []string{
 	"zq-other", "usr_zqother", "erin@zq-other.example", "srv_zqother", "zq-server", "zq-server_peek", "peek",
-	"svc_zqother", "fam_zqother", "cns_zqother", "ses_zqother", "rt_zqother", "at_zqother", "rs_zqother", "code_zqother", "dev_zqother", "con_zqother", "ugr_zqother", "dep_zqother",
+	"svc_zqother", "fam_zqother", "cns_zqother", "ses_zqother", "rt_zqother", "at_zqother", "rs_zqother", "code_zqother", "dev_zqother", "con_zqother", "ugr_zqother", "urv_zqother", "dep_zqother",
 }
 
 // addForeign fills the tables of every room with rows of a second workspace.
@@ -65,6 +65,7 @@ func (h *house) addForeign(t *testing.T, serverURL string) {
 				VALUES ('ses_zqother', 'x', 'zq-other', 'usr_zqother', 1, 9000000000000000)`,
 			`INSERT INTO connection (id, workspace, name, hosts, created_at) VALUES ('con_zqother', 'zq-other', 'hidden-marker', 'hidden-marker', 1)`,
 			`INSERT INTO upstream_grant (id, workspace, connection, user_id, status, created_at) VALUES ('ugr_zqother', 'zq-other', 'con_zqother', 'usr_zqother', 'active', 1)`,
+			`INSERT INTO upstream_revocation (id, workspace, connection, user_id, provider, due_at, created_at) VALUES ('urv_zqother', 'zq-other', 'con_zqother', 'usr_zqother', '', 9000000000000000, 9000000000000000)`,
 			`INSERT INTO departure (id, hash, browser_id, browser, workspace, connection, user_id, flow, verifier, created_at, expires_at)
 				VALUES ('dep_zqother', 'x', '', 'x', 'zq-other', 'con_zqother', 'usr_zqother', '', 'x', 1, 9000000000000000)`,
 		} {

@@ -83,6 +83,7 @@ type flow struct {
 
 	member, consent string   // who allowed it, while accounts have to be connected; empty otherwise
 	granted         []string // what that person allowed
+	without         []string // providers at which no account is connected for it
 }
 
 const maxAuthorizeURL = 8 << 10
@@ -352,12 +353,12 @@ func (s *Server) browser(w http.ResponseWriter, r *http.Request) (authn.Browser,
 }
 
 func (s *Server) load(tx *store.Tx, id string) (f flow, found bool, err error) {
-	var client, scopes, resource, granted string
+	var client, scopes, resource, granted, without string
 	err = tx.QueryRow(`SELECT id, ref, browser, client, redirect_uri, state, challenge, jkt, scopes, resource, asked_from,
-			prompt, since, login_hint, device, created_at, expires_at, decided_at, allowed, answer, member, consent, granted
+			prompt, since, login_hint, device, created_at, expires_at, decided_at, allowed, answer, member, consent, granted, without
 		FROM flow WHERE id = $1 AND expires_at > $2`, id, tx.Now).
 		Scan(&f.ID, &f.Ref, &f.browser, &client, &f.Redirect, &f.State, &f.Challenge, &f.Key, &scopes, &resource, &f.From,
-			&f.Prompt, &f.Since, &f.Hint, &f.Device, &f.Created, &f.Expires, &f.Decided, &f.Allowed, &f.answer, &f.member, &f.consent, &granted)
+			&f.Prompt, &f.Since, &f.Hint, &f.Device, &f.Created, &f.Expires, &f.Decided, &f.Allowed, &f.answer, &f.member, &f.consent, &granted, &without)
 	if errors.Is(err, sql.ErrNoRows) {
 		return f, false, nil
 	}
@@ -365,7 +366,7 @@ func (s *Server) load(tx *store.Tx, id string) (f flow, found bool, err error) {
 		return f, false, err
 	}
 	f.browser, f.answer = bytes.Clone(f.browser), bytes.Clone(f.answer)
-	f.Scopes, f.granted = strings.Fields(scopes), strings.Fields(granted)
+	f.Scopes, f.granted, f.without = strings.Fields(scopes), strings.Fields(granted), strings.Fields(without)
 	f.Client, found, err = s.client(tx, client)
 	if err != nil || !found {
 		return f, false, err

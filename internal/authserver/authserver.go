@@ -87,7 +87,7 @@ type Server struct {
 
 // Pages are what people see. Each call answers the request.
 type Pages interface {
-	SignIn(w http.ResponseWriter, r *http.Request, flow string, again bool) error // again: also who is signed in
+	SignIn(w http.ResponseWriter, r *http.Request, waits string, again bool) error // again: also who is signed in
 	Consent(w http.ResponseWriter, r *http.Request, ask Ask) error
 	Device(w http.ResponseWriter, r *http.Request, ask CodeAsk) error
 	HandBack(w http.ResponseWriter, r *http.Request, answer Answer) error
@@ -130,6 +130,7 @@ func (s *Server) Routes(mux *http.ServeMux) {
 	mux.Handle("GET /return/{flow}", s.page(s.handBack))
 	mux.Handle("GET /connect/{name}", s.page(s.reconnect))
 	mux.Handle("GET /connect/{name}/callback", s.page(s.arrived))
+	mux.Handle("POST /connect/{name}/without", s.page(s.goWithout))
 
 	mux.Handle("/.well-known/"+oauth.ServerSuffix, s.machine(verbs{http.MethodGet: s.serverMetadata}))
 	mux.Handle("/.well-known/"+oauth.OpenIDSuffix, s.machine(verbs{http.MethodGet: s.serverMetadata}))

@@ -3,6 +3,7 @@ package authserver
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
@@ -23,14 +24,19 @@ type Connect struct {
 	URL    string // where the browser goes; empty where it has been
 	Client *Client
 	Member identity.Member
+
+	Flow      string // that can go on without the account; empty where none can
+	FormToken string
 }
 
 // lacking are the providers at which the person has no account connected, of those
-// that the scopes reach. What the person does not let the app do needs none.
-func (s *Server) lacking(tx *store.Tx, m identity.Member, a tool.Audience, scopes []string) ([]string, error) {
-	return s.Vault.Missing(tx, m.Principal(), s.Registry.Providers(func(srv tool.Server) bool {
-		return (a.Origin == "" || a.Origin == srv.Origin) && principal.CoverAll(scopes, []string{srv.Scope})
+// that the scopes reach, less those without which the person goes on. What the person
+// does not let the app do needs none.
+func (s *Server) lacking(tx *store.Tx, m identity.Member, f flow, scopes []string) ([]string, error) {
+	names, err := s.Vault.Missing(tx, m.Principal(), s.Registry.Providers(func(srv tool.Server) bool {
+		return (f.Audience.Origin == "" || f.Audience.Origin == srv.Origin) && principal.CoverAll(scopes, []string{srv.Scope})
 	}))
+	return without(names, f.without), err
 }
 
 // onward answers the client with a code. Where an account elsewhere has to be
@@ -38,7 +44,7 @@ func (s *Server) lacking(tx *store.Tx, m identity.Member, a tool.Audience, scope
 // before the person has consented (attack 63). Without a flow nobody can be sent
 // anywhere, and location is empty.
 func (s *Server) onward(tx *store.Tx, f flow, m identity.Member, consent string, scopes []string) (location string, err error) {
-	names, err := s.lacking(tx, m, f.Audience, scopes)
+	names, err := s.lacking(tx, m, f, scopes)
 	if err != nil {
 		return "", err
 	}
@@ -83,7 +89,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, b authn.Browser
 	var location string
 	ended := false
 	err := s.DB.Do(r.Context(), func(tx *store.Tx) (err error) {
-		if names, err = s.lacking(tx, b.Member, f.Audience, f.granted); err != nil || len(names) > 0 {
+		if names, err = s.lacking(tx, b.Member, f, f.granted); err != nil || len(names) > 0 {
 			return err
 		}
 		held, err := tx.One(`UPDATE consent SET granted_at = granted_at WHERE id = $1 AND workspace = $2 AND ended_at IS NULL`, f.consent, b.Member.Workspace)
@@ -105,14 +111,21 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, b authn.Browser
 // depart shows the way to a provider. It is a page: a redirect in the answer to a
 // form would be blocked by its policy (U3), and people see where they go.
 func (s *Server) depart(w http.ResponseWriter, r *http.Request, b authn.Browser, name string, f *flow) error {
-	c := Connect{Ref: request.Of(r.Context()).Ref, Name: name, Member: b.Member}
+	c := Connect{Ref: request.Of(r.Context()).Ref, Name: name, Member: b.Member, FormToken: b.FormToken()}
 	waits := ""
 	if f != nil {
 		c.Client, waits = &f.Client, f.ID
 	}
 	d, err := s.Vault.Begin(r.Context(), b.Member.Principal(), name, waits)
+	if problem.Is(err, vault.ProviderFailed) && f != nil && f.spares() {
+		s.Log.Warn("a provider cannot be used now; people are let in without an account there", "provider", name, "ref", c.Ref, "err", err)
+		return s.leaveOut(w, r, *f, name)
+	}
 	if err != nil {
 		return err
+	}
+	if f != nil && f.spares() {
+		c.Flow = f.ID
 	}
 	authn.Bind(w, d.Key, vault.DepartureLife)
 	if c.URL = d.URL; f != nil && !isBrowser(r) {
@@ -121,6 +134,48 @@ func (s *Server) depart(w http.ResponseWriter, r *http.Request, b authn.Browser,
 	}
 	return s.Pages.Connect(w, r, c)
 }
+
+// spares reports whether the app has a use for what it gets although an account is
+// missing: at the common endpoint, where there are other servers. Calls that need the
+// account say how to connect it.
+func (f flow) spares() bool { return f.Audience.Origin == "" }
+
+// leaveOut lets the authorization go on without an account at a provider.
+func (s *Server) leaveOut(w http.ResponseWriter, r *http.Request, f flow, name string) error {
+	err := s.DB.Do(r.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(`UPDATE flow SET without = without || ' ' || $1 WHERE id = $2 AND decided_at IS NULL AND expires_at > $3`, name, f.ID, tx.Now)
+		return err
+	})
+	if err == nil {
+		sendTo(w, f.address())
+	}
+	return err
+}
+
+// goWithout is the person's word that the authorization goes on without an account: the
+// service may not answer, or the person may have no account there.
+func (s *Server) goWithout(w http.ResponseWriter, r *http.Request, _ string) error {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		return answerUnclear.New("the form did not arrive whole").WithWhy("it is too long, or was cut off").WithFix("go back and send it again").Because(err)
+	}
+	b, f, err := s.own(nil, r, r.PostForm.Get("request"))
+	if err != nil {
+		return err
+	}
+	if !b.OwnForm(r.PostForm.Get("csrf")) {
+		return FormForeign.New("this answer can't be accepted")
+	}
+	name := r.PathValue("name")
+	if f.Decided != nil || !f.signedIn(b) || !agreed(b, f) || !f.spares() || !s.Vault.Known(name) || slices.Contains(f.without, name) {
+		return s.next(w, r, b, f)
+	}
+	return s.leaveOut(w, r, f, name)
+}
+
+// Connecting is what waits for a sign-in where a person opened the page of a connection;
+// with a name of one behind it.
+const Connecting = "connect:"
 
 // reconnect begins to connect an account without an app that waits for it (R558).
 func (s *Server) reconnect(w http.ResponseWriter, r *http.Request, ref string) error {
@@ -133,7 +188,7 @@ func (s *Server) reconnect(w http.ResponseWriter, r *http.Request, ref string) e
 		return vault.ConnectionUnknown.New("there is no connection %.40q", name)
 	}
 	if !b.SignedIn() {
-		return s.Pages.SignIn(w, r, "", false)
+		return s.Pages.SignIn(w, r, Connecting+name, false)
 	}
 	if r.URL.Query().Get("done") != "" {
 		return s.Pages.Connect(w, r, Connect{Ref: ref, Name: name, Member: b.Member})
@@ -147,7 +202,11 @@ func (s *Server) arrived(w http.ResponseWriter, r *http.Request, ref string) err
 	if err != nil {
 		return requestUnreadable.New("the answer cannot be read")
 	}
-	a, err := s.Vault.Arrive(r.Context(), r.PathValue("name"), query, ref, func(id string, hash []byte) bool { return authn.Bound(r, id, hash) })
+	b, err := s.browser(nil, r)
+	if err != nil {
+		return err
+	}
+	a, err := s.Vault.Arrive(r.Context(), b.Member.Principal(), r.PathValue("name"), query, ref, func(id string, hash []byte) bool { return authn.Bound(r, id, hash) })
 	if err != nil {
 		return err
 	}

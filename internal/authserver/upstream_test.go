@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"regexp"
 	"strings"
 	"testing"
@@ -483,4 +484,257 @@ func TestSeveralServicesSideBySide(t *testing.T) {
 	}
 	dana.Connect(k, dana.Open("/connect/knowledge"), "theo", nil) // another account in the place of the first
 	own(t, h.posts("/mcp", tokens.AccessToken, "knowledge_kb_search"), "theo")
+}
+
+// A service that does not answer keeps nobody out of the common endpoint: its tools say
+// there how to connect the account, and work once it is connected. At its own endpoint
+// the person sees a page that says so.
+func TestAServiceThatIsDownKeepsNobodyOut(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b := h.person()
+		client := h.Register()
+		h.k.Down.Store(true)
+		query, verifier := h.Authorization(client, nil)
+		page := h.consented(b, query)
+		var tokens oauth.TokenResponse
+		target := apptest.Target(page.Text)
+		if target == nil {
+			t.Fatalf("not answered: %d %s", page.StatusCode, page.Text)
+		}
+		h.Redeem(client, target.Query().Get("code"), verifier, nil).JSON(t, &tokens)
+		if told := h.result("/mcp", tokens.AccessToken, "knowledge_kb_search", `{"query":""}`); !strings.Contains(told, "CONNECTION_NEEDED") || !strings.Contains(told, h.URL+"/connect/knowledge") {
+			t.Errorf("told: %s", told)
+		}
+		if told := h.result("/mcp", tokens.AccessToken, "whoami", `{}`); !strings.Contains(told, "usr_") {
+			t.Errorf("another tool: %s", told)
+		}
+
+		query, _ = h.Authorization(client, with("resource", h.URL+"/s/knowledge/mcp"))
+		page = h.consented(b, query)
+		if shown(t, page, http.StatusServiceUnavailable); !strings.Contains(page.Text, "can’t be reached") && !strings.Contains(page.Text, "can&#39;t be reached") {
+			t.Errorf("shown: %s", page.Text)
+		}
+		h.k.Down.Store(false)
+		if page = b.Open(page.Request.URL.Path); apptest.Departs(page.Text) == "" { // reloaded
+			t.Errorf("shown: %d %s", page.StatusCode, page.Text)
+		}
+		if page = b.Connect(h.k, page, "mira", nil); apptest.Target(page.Text) == nil {
+			t.Errorf("not answered: %s", page.Text)
+		}
+		own(t, h.posts("/mcp", tokens.AccessToken, "knowledge_kb_search"), "mira")
+	})
+}
+
+// A person can go on without an account at the common endpoint, by a form of their own
+// browser that does nothing else: it answers no other request, and none at the endpoint
+// of the server itself.
+func TestAPersonCanGoOnWithoutAnAccount(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b := h.person()
+		other := h.again(h.bob())
+		client := h.Register()
+		query, verifier := h.Authorization(client, nil)
+		page := h.consented(b, query)
+		form := apptest.Fields(page.Text)
+		const without = "/connect/knowledge/without"
+		if apptest.Departs(page.Text) == "" || form.Get("request") == "" || !strings.Contains(page.Text, without) {
+			t.Fatalf("no way on: %s", page.Text)
+		}
+		h.unchanged(t, func() {
+			spoilt := url.Values{"request": form["request"], "csrf": {"made-up"}}
+			shown(t, b.Submit(without, spoilt), http.StatusForbidden)
+			shown(t, other.Submit(without, form), http.StatusForbidden)
+		})
+		if page := b.Submit("/connect/nothing/without", form); apptest.Target(page.Text) != nil {
+			t.Errorf("another name: %s", page.Text)
+		}
+		page = b.Submit(without, form)
+		target := apptest.Target(page.Text)
+		if target == nil || target.Query().Get("code") == "" {
+			t.Fatalf("not answered: %d %s", page.StatusCode, page.Text)
+		}
+		if again := b.Submit(without, form); again.StatusCode != http.StatusOK {
+			t.Errorf("pressed twice: %d %s", again.StatusCode, again.Text)
+		}
+		if n := h.Count(`SELECT count(*) FROM authorization_code`); n != 1 {
+			t.Errorf("%d codes", n)
+		}
+		var tokens oauth.TokenResponse
+		h.Redeem(client, target.Query().Get("code"), verifier, nil).JSON(t, &tokens)
+		if told := h.result("/mcp", tokens.AccessToken, "knowledge_kb_search", `{"query":""}`); !strings.Contains(told, "CONNECTION_NEEDED") {
+			t.Errorf("told: %s", told)
+		}
+
+		query, _ = h.Authorization(client, with("resource", h.URL+"/s/knowledge/mcp"))
+		page = h.consented(b, query)
+		if apptest.Departs(page.Text) == "" || strings.Contains(page.Text, without) {
+			t.Fatalf("at its own endpoint: %s", page.Text)
+		}
+		form.Set("request", path.Base(page.Request.URL.Path))
+		if page = b.Submit(without, form); apptest.Departs(page.Text) == "" {
+			t.Errorf("gone on without: %d %s", page.StatusCode, page.Text)
+		}
+	})
+}
+
+// Consent comes first here as well: a form from before it does not let an app in.
+func TestGoingOnWithoutAnAccountIsNoConsent(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b := h.person()
+		query, _ := h.Authorization(h.Register(), nil)
+		form := h.asked(b, query)
+		page := b.Submit("/connect/knowledge/without", form)
+		if apptest.Target(page.Text) != nil || h.Count(`SELECT count(*) FROM authorization_code`) != 0 || !strings.Contains(page.Text, `action="/consent"`) {
+			t.Errorf("%d %s", page.StatusCode, page.Text)
+		}
+	})
+}
+
+// Who opens the page of a connection signed out comes back there after signing in, and
+// nowhere that this server has no such page.
+func TestConnectingGoesOnAfterTheSignIn(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		h.person()
+		b := h.Browser()
+		page := b.Open("/connect/knowledge")
+		form := apptest.Fields(page.Text)
+		if form.Get("flow") != "connect:knowledge" {
+			t.Fatalf("shown: %d %s", page.StatusCode, page.Text)
+		}
+		form.Set("email", apptest.Owner)
+		b.Submit("/login", form)
+		page = b.UseLink()
+		if apptest.Departs(page.Text) == "" || page.Request.URL.Path != "/connect/knowledge" {
+			t.Fatalf("after the sign-in: %s %s", page.Request.URL, page.Text)
+		}
+		if page = b.Connect(h.k, page, "mira", nil); !strings.Contains(page.Text, "is connected") {
+			t.Errorf("connected: %d %s", page.StatusCode, page.Text)
+		}
+		for i, waits := range []string{"connect:nothing", "connect:knowledge/../../me", "connect://evil.example", "connect:", "connect:knowledge?x", "//evil.example", `connect:\\evil.example`} {
+			page := b.Open("/login?" + url.Values{"flow": {waits}}.Encode()) // who is signed in goes on
+			if page.Request.URL.Host != strings.TrimPrefix(h.URL, "http://") || strings.HasPrefix(page.Request.URL.Path, "/connect") || page.Request.URL.Path == "/me" || page.Header.Get("Location") != "" {
+				t.Errorf("%q led to %s", waits, page.Request.URL)
+			}
+			if i > 2 {
+				continue // a letter each is enough
+			}
+			stranger := h.Browser()
+			form := apptest.Fields(stranger.Open("/login?" + url.Values{"flow": {waits}}.Encode()).Text)
+			if form.Get("flow") != "" {
+				t.Errorf("%q is kept", waits)
+			}
+			form.Set("flow", waits)
+			form.Set("email", apptest.Owner)
+			stranger.Submit("/login", form)
+			if page := stranger.UseLink(); page.Request.URL.Path != "/login" {
+				t.Errorf("%q led to %s", waits, page.Request.URL)
+			}
+		}
+	})
+}
+
+// Attack 120: an account is connected for the person who began it, who is still in front
+// of the browser: a sign-in in between, whosever, ends it.
+func TestAnAccountIsNotConnectedForSomebodyElse(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b := h.person()
+		page := b.Open("/connect/knowledge")
+		back := h.k.Answer(h.House, apptest.Departs(page.Text), "mira", nil)
+		session := b.Cookies["__Host-gatehouse-session"]
+		erin := h.again(h.bob())
+		b.Cookies["__Host-gatehouse-session"] = erin.Cookies["__Host-gatehouse-session"]
+		h.unchanged(t, func() { shown(t, b.Open(back), http.StatusForbidden) })
+		delete(b.Cookies, "__Host-gatehouse-session")
+		h.unchanged(t, func() { shown(t, b.Open(back), http.StatusForbidden) })
+		if len(h.k.Tokens()) != 0 {
+			t.Fatal("the code was redeemed")
+		}
+		b.Cookies["__Host-gatehouse-session"] = session
+		if page := b.Open(back); !strings.Contains(page.Text, "is connected") {
+			t.Errorf("the same person: %d %s", page.StatusCode, page.Text)
+		}
+	})
+}
+
+// An account that a person removes is ended at the service; what an app held of it ends
+// with the app, and the account stays for the others.
+func TestWhatIsRemovedEndsWhereItIs(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		dana := h.person()
+		one, other := h.Register(), h.Register()
+		first := h.connected(dana, one, "mira", nil)
+		second := h.connected(dana, other, "", nil)
+		h.sealed(first.AccessToken)
+		h.Admin("remove_app", `{"id":"`+h.one(`SELECT id FROM consent WHERE client = '`+one+`'`)+`"}`)
+		if a := h.RPC("/mcp", first.AccessToken, "tools/list", ""); a.StatusCode != http.StatusUnauthorized {
+			t.Errorf("the app that is removed: %d", a.StatusCode)
+		}
+		own(t, h.posts("/mcp", second.AccessToken, "knowledge_kb_search"), "mira")
+		dana.Submit("/me/connections/remove", apptest.Fields(dana.Open("/me/connections").Text))
+		for began := time.Now(); h.k.Grants("mira") != 0; time.Sleep(20 * time.Millisecond) {
+			if time.Since(began) > 10*time.Second {
+				t.Fatal("the service is not told")
+			}
+		}
+		if told := h.result("/mcp", second.AccessToken, "knowledge_kb_search", `{"query":""}`); !strings.Contains(told, "CONNECTION_NEEDED") {
+			t.Errorf("told: %s", told)
+		}
+		dump := h.Dump() + h.Log.String()
+		for _, secret := range h.k.Tokens() {
+			if where := apptest.Find(secret, dump); where != "" {
+				t.Errorf("a token of the service is kept or printed %s", where)
+			}
+		}
+	})
+}
+
+// R558: a client that said that it opens addresses for its person is given the one where
+// the account is connected, as MCP 2025-11-25 has it ("URL Elicitation Required Error");
+// others read it in the error of the tool.
+func TestAClientThatOpensAddressesIsGivenOne(t *testing.T) {
+	onEachKnown(t, func(t *testing.T, h known) {
+		b := h.person()
+		query, verifier := h.Authorization(h.Register(), nil)
+		form := apptest.Fields(h.consented(b, query).Text)
+		page := b.Submit("/connect/knowledge/without", form)
+		var tokens oauth.TokenResponse
+		h.Redeem(query.Get("client_id"), apptest.Target(page.Text).Query().Get("code"), verifier, nil).JSON(t, &tokens)
+		session := func(capabilities string) string {
+			a := h.RPC("/mcp", tokens.AccessToken, "initialize", `{"protocolVersion":"2025-11-25","capabilities":`+capabilities+`,"clientInfo":{"name":"test","version":"1"}}`)
+			return "Mcp-Session-Id: " + a.Header.Get("Mcp-Session-Id")
+		}
+		search := func(headers ...string) string {
+			return h.RPC("/mcp", tokens.AccessToken, "tools/call", `{"name":"knowledge_kb_search","arguments":{"query":""}}`, headers...).Text
+		}
+		var m struct {
+			Error struct {
+				Code int
+				Data struct {
+					Code         string
+					Elicitations []struct{ Mode, URL, Message, ElicitationID string }
+				}
+			}
+		}
+		opening := session(`{"elicitation":{"form":{},"url":{}}}`)
+		text := search(opening)
+		if _, data, streamed := strings.Cut(text, "data: "); streamed {
+			text = data
+		}
+		if err := json.Unmarshal([]byte(text), &m); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		if e := m.Error.Data.Elicitations; m.Error.Code != -32042 || m.Error.Data.Code != "CONNECTION_NEEDED" || len(e) != 1 || e[0].Mode != "url" ||
+			e[0].URL != h.URL+"/connect/knowledge" || e[0].ElicitationID == "" || e[0].Message == "" {
+			t.Errorf("answered %s", text)
+		}
+		for _, header := range []string{session(`{"elicitation":{}}`), session(`{}`)} {
+			if text := search(header); strings.Contains(text, "-32042") || !strings.Contains(text, `"isError":true`) || !strings.Contains(text, h.URL+"/connect/knowledge") {
+				t.Errorf("answered %s", text)
+			}
+		}
+		b.Connect(h.k, b.Open("/connect/knowledge"), "mira", nil)
+		if text := search(opening); !strings.Contains(text, `"structuredContent"`) {
+			t.Errorf("once it is connected: %s", text)
+		}
+	})
 }

@@ -172,6 +172,24 @@ func (p *People) Member(tx *store.Tx, workspace, user string) (Member, bool, err
 		WHERE m.workspace = $1 AND u.id = $2 AND m.status = 'active'`, workspace, user))
 }
 
+// Members are the ids of all who are members of a workspace, suspended ones included.
+func (p *People) Members(tx *store.Tx, workspace string) (map[string]bool, error) {
+	rows, err := tx.Query(`SELECT user_id FROM member WHERE workspace = $1 AND status <> 'revoked'`, workspace)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	all := map[string]bool{}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		all[id] = id != devUser || p.Dev
+	}
+	return all, rows.Err()
+}
+
 func (p *People) scan(row *sql.Row) (Member, bool, error) {
 	var m Member
 	var role string

@@ -44,7 +44,7 @@ type Error struct {
 // Error gives the code and the message, not the data.
 func (e *Error) Error() string { return fmt.Sprintf("JSON-RPC error %d: %s", e.Code, e.Message) }
 
-// The codes of JSON-RPC 2.0 §5.1, one of MCP's revisions with a handshake, and two
+// The codes of JSON-RPC 2.0 §5.1, two of MCP's revisions with a handshake, and two
 // that 2026-07-28 adds.
 const (
 	ParseError         = -32700
@@ -53,6 +53,7 @@ const (
 	InvalidParams      = -32602
 	InternalError      = -32603
 	ResourceNotFound   = -32002
+	AddressToOpen      = -32042 // URLElicitationRequiredError, of 2025-11-25 alone
 	HeaderMismatch     = -32020
 	UnsupportedVersion = -32022
 )

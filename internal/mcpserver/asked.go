@@ -160,6 +160,11 @@ func mayAsk(s tool.Session, m mcp.Message) error {
 	return nil
 }
 
+// opens reports whether the client of a session opens addresses for its person.
+func opens(s tool.Session) bool {
+	return s.Key != "" && mcp.Field(s.Offers, "elicitation", "url") != nil
+}
+
 func (a *asked) add(id []byte, session string) <-chan mcp.Message {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -10,6 +10,7 @@ package mcpserver
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -292,10 +293,31 @@ func (s *Server) failure(x *exchange, err error) (json.RawMessage, *mcp.Error) {
 	if curable(p) {
 		return nil, &mcp.Error{Code: mcp.InvalidRequest, Message: p.Detail, Data: data}
 	}
+	if p.Link != "" && opens(x.session) {
+		return nil, addressToOpen(wire)
+	}
 	if x.msg.Method != "tools/call" { // which alone has a place for it in its result
 		return nil, &mcp.Error{Code: mcp.InternalError, Message: explain(wire), Data: data}
 	}
 	return mcp.TextResult(data, explain(wire), true), nil
+}
+
+// addressToOpen is a refusal that a person cures at an address, for a client that opens
+// addresses and then asks again (MCP 2025-11-25 elicitation, "URL Elicitation Required
+// Error"; R558). For others it is in the text of the error. The page there asks who is in
+// front of it, so the address is worth nothing to anybody else.
+func addressToOpen(wire problem.Wire) *mcp.Error {
+	type elicitation struct {
+		Mode    string `json:"mode"`
+		ID      string `json:"elicitationId"`
+		URL     string `json:"url"`
+		Message string `json:"message"`
+	}
+	data, _ := json.Marshal(struct { // plain strings and numbers
+		problem.Wire
+		Elicitations []elicitation `json:"elicitations"`
+	}{wire, []elicitation{{"url", rand.Text(), wire.Link, wire.Message}}})
+	return &mcp.Error{Code: mcp.AddressToOpen, Message: explain(wire), Data: data}
 }
 
 // curable reports whether another token would help, so that the answer is a

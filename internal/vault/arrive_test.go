@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store/storetest"
@@ -30,10 +31,14 @@ func TestForeignAnswersSpendNothing(t *testing.T) {
 					delete(q, k)
 				}
 			}
-			_, err := w.nodes[0].Arrive(t.Context(), name, q, "req_x", bound)
+			_, err := w.nodes[0].Arrive(t.Context(), person("dana"), name, q, "req_x", bound)
 			return err
 		}
 		nobody := func(string, []byte) bool { return false }
+		_, err := w.nodes[0].Arrive(t.Context(), person("erin"), "kb", query, "req_x", bound) // attack 120: the same browser, another person
+		is(t, err, "CONNECT_UNKNOWN")
+		_, err = w.nodes[0].Arrive(t.Context(), principal.Principal{}, "kb", query, "req_x", bound)
+		is(t, err, "CONNECT_UNKNOWN")
 		for why, try := range map[string]struct {
 			code string
 			err  error
@@ -75,14 +80,14 @@ func TestNoIsAnArrival(t *testing.T) {
 	w := furnish(t, storetest.Open(t, storetest.SQLite(t)), 1)
 	w.connect(person("dana"), "mira", nil)
 	query, bound := w.answered(person("dana"), "theo", url.Values{"decision": {"deny"}})
-	a, err := w.nodes[0].Arrive(t.Context(), "kb", query, "req_x", bound)
+	a, err := w.nodes[0].Arrive(t.Context(), person("dana"), "kb", query, "req_x", bound)
 	if err != nil {
 		t.Fatal(err)
 	}
 	is(t, a.Err, "CONNECT_REFUSED")
 	query, bound = w.answered(person("dana"), "theo", nil)
 	query.Set("code", "code-made-up")
-	if a, err = w.nodes[0].Arrive(t.Context(), "kb", query, "req_x", bound); err != nil {
+	if a, err = w.nodes[0].Arrive(t.Context(), person("dana"), "kb", query, "req_x", bound); err != nil {
 		t.Fatal(err)
 	}
 	is(t, a.Err, "PROVIDER_FAILED")
@@ -111,13 +116,15 @@ func TestLyingMetadataIsRefused(t *testing.T) {
 		return map[string]any{"issuer": lies.URL, "authorization_endpoint": w.url + "/oauth/authorize", "token_endpoint": w.url + "/oauth/token"}
 	}
 	for why, change := range map[string]func(){
-		"another issuer":        func() { said["issuer"] = w.url },
-		"a slash more":          func() { said["issuer"] = lies.URL + "/" },
-		"a token endpoint open": func() { said["token_endpoint"] = "http://service.example/token" },
-		"no token endpoint":     func() { delete(said, "token_endpoint") },
-		"a script":              func() { said["authorization_endpoint"] = "javascript:alert(1)" },
-		"plain challenges only": func() { said["code_challenge_methods_supported"] = []string{"plain"} },
-		"a redirect":            func() { redirects = w.url + "/.well-known/oauth-authorization-server" },
+		"a revocation endpoint open": func() { said["revocation_endpoint"] = "http://service.example/revoke" },
+		"a password in it":           func() { said["token_endpoint"] = "https://us:hush@service.example/token" },
+		"another issuer":             func() { said["issuer"] = w.url },
+		"a slash more":               func() { said["issuer"] = lies.URL + "/" },
+		"a token endpoint open":      func() { said["token_endpoint"] = "http://service.example/token" },
+		"no token endpoint":          func() { delete(said, "token_endpoint") },
+		"a script":                   func() { said["authorization_endpoint"] = "javascript:alert(1)" },
+		"plain challenges only":      func() { said["code_challenge_methods_supported"] = []string{"plain"} },
+		"a redirect":                 func() { redirects = w.url + "/.well-known/oauth-authorization-server" },
 	} {
 		said, redirects = good(), ""
 		change()
@@ -136,7 +143,7 @@ func TestLyingMetadataIsRefused(t *testing.T) {
 	v.Providers["kb"] = p
 	query, bound := w.answered(person("dana"), "mira", nil)
 	query.Set("iss", lies.URL)
-	a, err := v.Arrive(t.Context(), "kb", query, "req_x", bound)
+	a, err := v.Arrive(t.Context(), person("dana"), "kb", query, "req_x", bound)
 	if err != nil || len(w.tokens) != 0 {
 		t.Errorf("%v, %d tokens", err, len(w.tokens))
 	}

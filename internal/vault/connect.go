@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -72,12 +73,16 @@ type departure struct {
 
 // Arrive takes the answer of the provider called name. bound says whether the
 // browser has the key with this id and hash. An answer that is not the one that
-// this browser was sent for is an error and changes nothing (attacks 62, 73); one
-// that says no, and an exchange that fails, are an Arrival.
-func (v *Vault) Arrive(ctx context.Context, name string, query url.Values, ref string, bound func(id string, hash []byte) bool) (Arrival, error) {
+// this browser was sent for, for the person who is in front of it now, is an error and
+// changes nothing (attacks 62, 73, 120); one that says no, and an exchange that fails,
+// are an Arrival.
+func (v *Vault) Arrive(ctx context.Context, p principal.Principal, name string, query url.Values, ref string, bound func(id string, hash []byte) bool) (Arrival, error) {
 	d, err := v.awaited(ctx, name, query, bound)
 	if err != nil {
 		return Arrival{}, err
+	}
+	if d.user != p.User || d.workspace != p.Workspace {
+		return Arrival{}, departureUnknown.New("this answer can't be accepted").WithWhy("somebody else is signed in than when it was begun, or nobody")
 	}
 	conf, iss, err := v.config(ctx, name)
 	if err != nil {
@@ -145,7 +150,7 @@ func (v *Vault) spend(ctx context.Context, d departure) error {
 func (v *Vault) answered(ctx context.Context, d departure, name, code, ref string) error {
 	e := connectRefused.New("%q did not let the gateway in", name)
 	if code != oauth.AccessDenied {
-		e = providerFailed.New("%q did not let the gateway in", name).WithWhy("it answered %.60q", code)
+		e = ProviderFailed.New("%q did not let the gateway in", name).WithWhy("it answered %.60q", code)
 	}
 	return errors.Join(e, v.record(ctx, d, name, e.Name, ref))
 }
@@ -182,7 +187,7 @@ func (v *Vault) exchange(ctx context.Context, conf *oauth2.Config, d departure, 
 		scopes, err = granted(t, conf.Scopes)
 	}
 	if err != nil {
-		e := providerFailed.New("your account at %q can't be connected", name).WithWhy("the exchange of its code failed").Because(spoken(err))
+		e := ProviderFailed.New("your account at %q can't be connected", name).WithWhy("the exchange of its code failed").Because(spoken(err))
 		return errors.Join(e, v.record(ctx, d, name, e.Name, ref))
 	}
 	return v.DB.Do(ctx, func(tx *store.Tx) error {
@@ -214,9 +219,17 @@ func spoken(err error) error {
 	if e, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
 		status := ""
 		if e.Response != nil {
-			status = e.Response.Status
+			status = strconv.Itoa(e.Response.StatusCode)
 		}
-		return errors.New("the provider answered " + status + " " + e.ErrorCode)
+		return errors.New("the provider answered " + status + " " + spelt(e.ErrorCode))
 	}
 	return err
+}
+
+// spelt is an error code of OAuth; empty if it is none, because then it may hold anything.
+func spelt(code string) string {
+	if len(code) > 60 || strings.ContainsFunc(code, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
+		return ""
+	}
+	return code
 }

@@ -25,6 +25,7 @@ const (
 // grant is what a provider granted one person.
 type grant struct {
 	id, workspace, name, user string
+	provider                  string // identity of the one that granted it
 	status, reason            string
 	scopes                    []string
 	hosts                     []string // of its connection
@@ -35,30 +36,42 @@ type grant struct {
 }
 
 // Sealed is what this room keeps sealed.
-var Sealed = []seal.Column{accesses, refreshes, verifiers}
+var Sealed = []seal.Column{accesses, refreshes, verifiers, partedAccesses, partedRefreshes}
 
 var (
 	accesses  = seal.Column{Table: "upstream_grant", ID: "id", Name: "access"}
 	refreshes = seal.Column{Table: "upstream_grant", ID: "id", Name: "refresh"}
 	verifiers = seal.Column{Table: "departure", ID: "id", Name: "verifier"}
+
+	partedAccesses  = seal.Column{Table: "upstream_revocation", ID: "id", Name: "access"}
+	partedRefreshes = seal.Column{Table: "upstream_revocation", ID: "id", Name: "refresh"}
 )
 
-const grantColumns = `g.id, g.workspace, c.name, g.user_id, g.status, g.reason, g.scopes, c.hosts, g.access, g.refresh, g.version, g.connected_at, g.used_at, g.expires_at`
+const grantColumns = `g.id, g.workspace, c.name, g.user_id, g.provider, g.status, g.reason, g.scopes, c.hosts, g.access, g.refresh, g.version, g.connected_at, g.used_at, g.expires_at`
 
-func scanGrant(row interface{ Scan(...any) error }) (g grant, found bool, err error) {
+// foreign is why a grant of a provider that was configured otherwise cannot be used.
+const foreign = "the gateway now knows another authorization server, or is another client, by this name"
+
+// scan reads a grant. One that another authorization server granted, or granted to
+// another client, than the one that has its name now is over: neither is its access
+// token sent to that one's hosts nor its refresh token to that one.
+func (v *Vault) scan(row interface{ Scan(...any) error }) (g grant, found bool, err error) {
 	var scopes, hosts string
-	err = row.Scan(&g.id, &g.workspace, &g.name, &g.user, &g.status, &g.reason, &scopes, &hosts, &g.access, &g.refresh, &g.version, &g.connected, &g.used, &g.expires)
+	err = row.Scan(&g.id, &g.workspace, &g.name, &g.user, &g.provider, &g.status, &g.reason, &scopes, &hosts, &g.access, &g.refresh, &g.version, &g.connected, &g.used, &g.expires)
 	if errors.Is(err, sql.ErrNoRows) {
 		return grant{}, false, nil
 	}
 	g.access, g.refresh = bytes.Clone(g.access), bytes.Clone(g.refresh)
 	g.scopes, g.hosts = strings.Fields(scopes), strings.Split(hosts, "\n")
+	if g.status == active && v.Known(g.name) && g.provider != v.Providers[g.name].identity() {
+		g.status, g.reason = failed, foreign
+	}
 	return g, err == nil, err
 }
 
 // grant is the person's one at a connection.
 func (v *Vault) grant(tx *store.Tx, p principal.Principal, name string) (grant, bool, error) {
-	return scanGrant(tx.QueryRow(`SELECT `+grantColumns+` FROM upstream_grant g JOIN connection c ON c.id = g.connection AND c.workspace = g.workspace
+	return v.scan(tx.QueryRow(`SELECT `+grantColumns+` FROM upstream_grant g JOIN connection c ON c.id = g.connection AND c.workspace = g.workspace
 		WHERE g.workspace = $1 AND g.user_id = $2 AND c.name = $3`, p.Workspace, p.User, name))
 }
 
@@ -113,25 +126,28 @@ func (v *Vault) Missing(tx *store.Tx, p principal.Principal, names []string) (la
 // keep stores what a provider sent, in the place of what was there. A new access
 // token without a new refresh token leaves the old one.
 func (v *Vault) keep(tx *store.Tx, g grant, t *oauth2.Token, scopes []string) (bool, error) {
-	access, err := v.Box.Seal(accesses.Place(g.id), []byte(t.AccessToken))
+	access, refresh, err := v.sealed(g, t)
 	if err != nil {
 		return false, err
-	}
-	var refresh []byte
-	if t.RefreshToken != "" {
-		if refresh, err = v.Box.Seal(refreshes.Place(g.id), []byte(t.RefreshToken)); err != nil {
-			return false, err
-		}
 	}
 	var expires *int64
 	if !t.Expiry.IsZero() {
 		micros := t.Expiry.UnixMicro()
 		expires = &micros
 	}
-	return tx.One(`UPDATE upstream_grant SET status = $1, reason = '', scopes = $2, access = $3, refresh = $4, expires_at = $5,
+	return tx.One(`UPDATE upstream_grant SET status = $1, reason = '', scopes = $2, access = $3, refresh = $4, expires_at = $5, provider = $6,
 			version = version + 1, refresh_until = 0
-		WHERE id = $6 AND workspace = $7 AND version = $8`,
-		active, strings.Join(scopes, " "), access, refresh, expires, g.id, g.workspace, g.version)
+		WHERE id = $7 AND workspace = $8 AND version = $9`,
+		active, strings.Join(scopes, " "), access, refresh, expires, v.Providers[g.name].identity(), g.id, g.workspace, g.version)
+}
+
+// sealed is what a provider sent, for the row of the grant.
+func (v *Vault) sealed(g grant, t *oauth2.Token) (access, refresh []byte, err error) {
+	access, err = v.Box.Seal(accesses.Place(g.id), []byte(t.AccessToken))
+	if err == nil && t.RefreshToken != "" {
+		refresh, err = v.Box.Seal(refreshes.Place(g.id), []byte(t.RefreshToken))
+	}
+	return access, refresh, err
 }
 
 // lose ends a grant that the provider does not honour any more, and wipes what was
@@ -151,9 +167,11 @@ func (v *Vault) lose(ctx context.Context, g grant, reason string) error {
 	return errors.Join(v.lostError(g), err)
 }
 
+// wiping takes the credentials out of grants; $1 is their state then, $2 why.
+const wiping = `UPDATE upstream_grant SET status = $1, reason = $2, access = NULL, refresh = NULL, expires_at = NULL, version = version + 1, refresh_until = 0
+	WHERE workspace = $3`
+
 // wipe takes the credentials out of a grant.
 func wipe(tx *store.Tx, g grant, status, reason string) (bool, error) {
-	return tx.One(`UPDATE upstream_grant SET status = $1, reason = $2, access = NULL, refresh = NULL, expires_at = NULL,
-			version = version + 1, refresh_until = 0
-		WHERE id = $3 AND workspace = $4 AND version = $5`, status, reason, g.id, g.workspace, g.version)
+	return tx.One(wiping+` AND id = $4 AND version = $5`, status, reason, g.workspace, g.id, g.version)
 }

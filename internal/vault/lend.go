@@ -112,7 +112,13 @@ func (v *Vault) ready(ctx context.Context, p principal.Principal, name string) (
 	var now int64
 	err = v.DB.View(ctx, func(tx *store.Tx) error {
 		now = tx.Now
-		g, err = v.standing(tx, p, name)
+		if g, err = v.standing(tx, p, name); err != nil {
+			return err
+		}
+		_, member, err := v.People.Member(tx, g.workspace, g.user)
+		if err == nil && !member { // a token is believed for a minute, a credential is lent to nobody
+			err = v.told(connectionNeeded, name, "your account at %q is not connected", name).WithWhy("you are no member here any more")
+		}
 		return err
 	})
 	if err == nil {
@@ -159,5 +165,8 @@ func (v *Vault) Account(ctx context.Context, p principal.Principal, name string)
 		g, err = v.standing(tx, p, name)
 		return err
 	})
+	if err == nil {
+		err = v.belongs(p, g)
+	}
 	return g.id + " " + strconv.FormatInt(g.connected, 10), err
 }

@@ -1,12 +1,12 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -28,6 +28,7 @@ type Provider struct {
 	Issuer       string // where its metadata is, unless both addresses are given; what iss must be
 	AuthorizeURL string
 	TokenURL     string
+	RevokeURL    string // where a removed connection is told (RFC 7009); that of the metadata if empty
 	ClientID     string
 	Secret       seal.Secret       // none for a public client
 	Auth         string            // how the client shows itself: AuthBasic, AuthPost
@@ -53,7 +54,7 @@ var ours = []string{"client_id", "code_challenge", "code_challenge_method", "red
 // Check says what is wrong with a provider called name.
 func (p Provider) Check(name string) error {
 	invalid := providerInvalid.New("the provider %.40q can't be used", name)
-	for _, address := range []string{p.Issuer, p.AuthorizeURL, p.TokenURL} {
+	for _, address := range []string{p.Issuer, p.AuthorizeURL, p.TokenURL, p.RevokeURL} {
 		if u, err := url.Parse(address); address != "" && (err != nil || !safe(u) || u.User != nil || u.Fragment != "") {
 			return invalid.WithWhy("%.200s is not an https address, or http on this computer", address)
 		}
@@ -84,6 +85,19 @@ func (p Provider) Check(name string) error {
 	}
 	return nil
 }
+
+// identity is what makes it another provider, although it has the same name: who
+// grants, and to whom.
+func (p Provider) identity() string {
+	host := ""
+	if u, err := url.Parse(p.TokenURL); err == nil {
+		host = u.Host
+	}
+	return strings.Join([]string{p.Issuer, host, p.ClientID}, "\n")
+}
+
+// inForm reports whether the client shows itself in the form of a request.
+func (p Provider) inForm() bool { return p.Auth == AuthPost || p.Secret.Empty() }
 
 // CheckAddress says why a credential of the provider would not go to an address.
 func (p Provider) CheckAddress(address string) error {
@@ -142,11 +156,14 @@ func (p Provider) needs(e tool.Effect) []string {
 // discovered is what the metadata of a provider says.
 type discovered struct {
 	oauth.ServerMetadata
+	err   error // why there is none
 	until time.Time
 }
 
 const (
 	metadataLife = time.Hour
+	metadataTime = 5 * time.Second // to find it: a person waits
+	absentLife   = 10 * time.Second
 	maxMetadata  = 256 << 10
 )
 
@@ -158,7 +175,7 @@ func (v *Vault) config(ctx context.Context, name string) (c *oauth2.Config, iss 
 		ClientID: p.ClientID, ClientSecret: p.Secret.Reveal(), Scopes: p.wants(), RedirectURL: v.Issuer + "/connect/" + name + "/callback",
 		Endpoint: oauth2.Endpoint{AuthURL: p.AuthorizeURL, TokenURL: p.TokenURL, AuthStyle: oauth2.AuthStyleInHeader},
 	}
-	if p.Auth == AuthPost || p.Secret.Empty() {
+	if p.inForm() {
 		c.Endpoint.AuthStyle = oauth2.AuthStyleInParams
 	}
 	if p.AuthorizeURL != "" {
@@ -166,38 +183,56 @@ func (v *Vault) config(ctx context.Context, name string) (c *oauth2.Config, iss 
 	}
 	m, err := v.metadata(ctx, name, p.Issuer)
 	if err != nil {
-		return nil, false, providerFailed.New("%q can't be asked", name).WithWhy("its metadata can't be used").Because(err)
+		return nil, false, ProviderFailed.New("%q can't be reached now, so no account there can be connected or used", name).
+			WithWhy("its authorization server does not answer, or not as it should").WithFix("reload this page or try again in a moment; if it stays, the operator finds the cause in the log").Because(err)
 	}
 	c.Endpoint.AuthURL, c.Endpoint.TokenURL = m.AuthorizationEndpoint, m.TokenEndpoint
 	return c, m.IssParameter, nil
 }
 
-// metadata finds the provider's metadata, at most once an hour.
+// metadata finds the provider's metadata, at most once an hour. One that keeps people
+// waiting is not asked again for a while.
 func (v *Vault) metadata(ctx context.Context, name, issuer string) (oauth.ServerMetadata, error) {
 	v.mu.Lock()
 	known, found := v.found[name]
 	v.mu.Unlock()
 	if found && time.Now().Before(known.until) {
-		return known.ServerMetadata, nil
+		return known.ServerMetadata, known.err
 	}
+	now, _, _ := v.asking.Do(name, func() (any, error) {
+		began := time.Now()
+		known := v.discover(context.WithoutCancel(ctx), issuer)
+		if known.err == nil || time.Since(began) > time.Second {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.found[name] = known
+		}
+		return known, nil
+	})
+	known = now.(discovered)
+	return known.ServerMetadata, known.err
+}
+
+// discover reads the provider's metadata where it may be.
+func (v *Vault) discover(ctx context.Context, issuer string) discovered {
+	ctx, cancel := context.WithTimeout(ctx, metadataTime)
+	defer cancel()
 	var faults []error
 	for _, address := range oauth.ServerMetadataURLs(issuer) {
 		m, err := v.fetch(ctx, address, issuer)
-		if err != nil {
-			faults = append(faults, err)
-			continue
+		if err == nil {
+			return discovered{ServerMetadata: m, until: time.Now().Add(metadataLife)}
 		}
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		next := maps.Clone(v.found)
-		if next == nil {
-			next = map[string]discovered{}
-		}
-		next[name] = discovered{m, time.Now().Add(metadataLife)}
-		v.found = next
-		return m, nil
+		faults = append(faults, err)
 	}
-	return oauth.ServerMetadata{}, errors.Join(faults...)
+	return discovered{err: errors.Join(faults...), until: time.Now().Add(absentLife)}
+}
+
+// mayName reports whether a provider at an address may name an endpoint: only one on
+// this computer names those on this computer.
+func mayName(by *url.URL, endpoint string) bool {
+	u, err := url.Parse(endpoint)
+	return err == nil && safe(u) && u.User == nil && u.Fragment == "" && (isLoopback(by.Hostname()) || !isLoopback(u.Hostname()))
 }
 
 // fetch reads one document and judges it (RFC 8414 §3.3, attack 73).
@@ -220,8 +255,8 @@ func (v *Vault) fetch(ctx context.Context, address, issuer string) (m oauth.Serv
 	if m.Issuer != issuer {
 		return m, fmt.Errorf("%s is of the issuer %.200q", address, m.Issuer)
 	}
-	for _, endpoint := range []string{m.AuthorizationEndpoint, m.TokenEndpoint} {
-		if u, err := url.Parse(endpoint); err != nil || !safe(u) {
+	for _, endpoint := range []string{m.AuthorizationEndpoint, m.TokenEndpoint, cmp.Or(m.RevocationEndpoint, m.TokenEndpoint)} {
+		if !mayName(req.URL, endpoint) {
 			return m, fmt.Errorf("%s names the endpoint %.200q", address, endpoint)
 		}
 	}
@@ -238,14 +273,34 @@ func (v *Vault) within(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithValue(ctx, oauth2.HTTPClient, v.hc), cancel
 }
 
+// maxCredential bounds what a provider sends and we send on in a header, in bytes;
+// maxScopes what it says that it granted.
+const (
+	maxCredential = 16 << 10
+	maxScopes     = 4 << 10
+)
+
 // granted is what a token response grants, or why it cannot be used. Scopes that
-// it does not name are those that were asked for (RFC 6749 §5.1).
+// it does not name are those that were asked for (RFC 6749 §5.1); some providers put
+// commas between them.
 func granted(t *oauth2.Token, asked []string) (scopes []string, err error) {
+	for _, credential := range []string{t.AccessToken, t.RefreshToken} {
+		if len(credential) > maxCredential || strings.ContainsFunc(credential, func(r rune) bool { return r <= ' ' || r > '~' }) { // RFC 6749 appendix A.12
+			return nil, errors.New("the provider's token is too long, or cannot stand in a header")
+		}
+	}
 	if t.AccessToken == "" || !strings.EqualFold(t.Type(), "Bearer") {
 		return nil, fmt.Errorf("the provider's token is of type %.40q", t.TokenType)
 	}
-	if said, ok := t.Extra("scope").(string); ok {
-		return strings.Fields(said), nil
+	switch said := t.Extra("scope").(type) {
+	case nil:
+		return asked, nil
+	case string:
+		if len(said) > maxScopes || !oauth.Readable(said) {
+			return nil, errors.New("the provider's scopes cannot be read")
+		}
+		separates := func(r rune) bool { return r == ' ' || r == ',' && !strings.Contains(strings.Join(asked, " "), ",") }
+		return strings.FieldsFunc(said, separates), nil
 	}
-	return asked, nil
+	return nil, errors.New("the provider's scopes are no text")
 }

@@ -52,7 +52,7 @@ func (v *Vault) Accounts(ctx context.Context, p principal.Principal) (all []Acco
 
 // accounts are those of a user; empty is everybody of the workspace.
 func (v *Vault) accounts(tx *store.Tx, workspace, user string) ([]Account, error) {
-	grants, err := collect(tx.Query(`SELECT `+grantColumns+` FROM upstream_grant g JOIN connection c ON c.id = g.connection AND c.workspace = g.workspace
+	grants, err := v.collect(tx.Query(`SELECT `+grantColumns+` FROM upstream_grant g JOIN connection c ON c.id = g.connection AND c.workspace = g.workspace
 		WHERE g.workspace = $1 AND (g.user_id = $2 OR $2 = '') AND g.status <> 'removed' ORDER BY c.name, g.user_id`, workspace, user))
 	all := []Account{}
 	for _, g := range grants {
@@ -84,7 +84,7 @@ func (v *Vault) Tools() []tool.Tool {
 			return accountsOut{all}, err
 		}),
 		tool.Define(tool.Def{
-			Name: "remove_connection", Title: "Remove a connection", Doc: "Disconnect an account at a service, and wipe what it granted.",
+			Name: "remove_connection", Title: "Remove a connection", Doc: "Disconnect an account at a service: wipe what it granted, and tell the service.",
 			Effect: tool.Destroys, Caller: principal.Readonly, Scope: "services:write", Direct: true,
 		}, v.remove),
 	}
@@ -98,7 +98,7 @@ type accountIn struct {
 	ID string `json:"id" jsonschema:"id of the account, as list_connections says it"`
 }
 
-// remove wipes what a service granted. Calls that need it say from now on how to
+// remove ends what a service granted. Calls that need it say from now on how to
 // connect again.
 func (v *Vault) remove(tx *store.Tx, p principal.Principal, in accountIn) (Account, error) {
 	all, err := v.accounts(tx, p.Workspace, identity.Whose(p))
@@ -111,7 +111,7 @@ func (v *Vault) remove(tx *store.Tx, p principal.Principal, in accountIn) (Accou
 	}
 	g, _, err := v.grant(tx, principal.Principal{Workspace: p.Workspace, User: all[i].User}, all[i].Name)
 	if err == nil {
-		_, err = wipe(tx, g, removed, "")
+		err = v.end(tx, g)
 	}
 	return all[i], err
 }

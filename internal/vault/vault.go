@@ -11,11 +11,15 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
+	"github.com/gatehouse-mcp/gatehouse/internal/identity"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
@@ -25,7 +29,7 @@ import (
 var migrations embed.FS
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{ConnectionUnknown, AccountUnknown, connectionNeeded, connectionLost, connectionNarrow, hostNotAllowed, providerInvalid, providerFailed, departureUnknown, answerForeign, connectRefused}
+var Codes = []problem.Code{ConnectionUnknown, AccountUnknown, connectionNeeded, connectionLost, connectionNarrow, hostNotAllowed, providerInvalid, ProviderFailed, departureUnknown, answerForeign, connectRefused}
 
 var (
 	// ConnectionUnknown is the code of a connection that is not there.
@@ -58,7 +62,8 @@ var (
 		Fix:   "compare it with the example that gatehouse config init writes",
 		About: "what the configuration says of a provider cannot be used",
 	}
-	providerFailed = problem.Code{
+	// ProviderFailed is the code of a provider that cannot be used now.
+	ProviderFailed = problem.Code{
 		Name: "PROVIDER_FAILED", Kind: problem.Unavailable,
 		Fix:   "try again in a moment; if it stays, the operator finds the cause in the log",
 		About: "the authorization server of a service did not answer, or not as it should",
@@ -81,11 +86,12 @@ var (
 )
 
 // Vault keeps what providers granted people. Set the fields, call Open, and keep
-// Run going.
+// Run and Revoke going.
 type Vault struct {
 	DB        *store.DB
 	Box       *seal.Box
 	Audit     *audit.Log
+	People    *identity.People
 	Log       *slog.Logger
 	Issuer    string // our address for browsers: providers send them back to it
 	Node      string // this process, among those that share the database
@@ -99,10 +105,12 @@ type Vault struct {
 	// Connected hears that an account was connected, on the node where it was.
 	Connected func()
 
-	hc    *http.Client
-	ids   map[string]string // of connections, by name
-	mu    sync.Mutex
-	found map[string]discovered // by name
+	hc     *http.Client
+	ids    map[string]string  // of connections, by name
+	parted chan struct{}      // something is over, and its provider is to be told
+	asking singleflight.Group // of providers: metadata by name, refreshes by grant and version
+	mu     sync.Mutex
+	found  map[string]discovered // by name
 }
 
 // patience bounds one exchange with a provider.
@@ -118,6 +126,7 @@ func (v *Vault) Open(ctx context.Context) error {
 		Timeout:       patience,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // attack 73
 	}
+	v.parted, v.found = make(chan struct{}, 1), map[string]discovered{}
 	return v.DB.Do(ctx, func(tx *store.Tx) error {
 		v.ids = map[string]string{}
 		for name, p := range v.Providers {
@@ -129,9 +138,30 @@ func (v *Vault) Open(ctx context.Context) error {
 				return err
 			}
 			v.ids[name] = id
+			if err := v.disown(tx, name); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
+}
+
+// disown wipes what another authorization server granted, or this one to another
+// client, than is configured by the name now. From before that was written down, it
+// is taken for this one's.
+func (v *Vault) disown(tx *store.Tx, name string) error {
+	id, identity := v.ids[name], v.Providers[name].identity()
+	if _, err := tx.Exec(`UPDATE upstream_grant SET provider = $1 WHERE connection = $2 AND workspace = $3 AND provider = ''`, identity, id, v.Workspace); err != nil {
+		return err
+	}
+	lost, err := tx.Swept(wiping+` AND connection = $4 AND provider <> $5 AND status = $6`, failed, foreign, v.Workspace, id, identity, active)
+	if err == nil && lost > 0 {
+		v.Audit.Append(tx, audit.Event{
+			Workspace: v.Workspace, Actor: "gatehouse", Action: "connection.lost", Target: name, Outcome: audit.Failed, Code: connectionLost.Name, Door: "vault",
+			Detail: map[string]string{"grants": strconv.FormatInt(lost, 10), "reason": foreign},
+		})
+	}
+	return err
 }
 
 // Known reports whether there is a connection of that name.
@@ -140,10 +170,56 @@ func (v *Vault) Known(name string) bool { return v.ids[name] != "" }
 // Link is where a person connects an account, or connects it again (R558).
 func (v *Vault) Link(name string) string { return v.Issuer + "/connect/" + name }
 
-// Sweep deletes a few of the departures that nobody came back from.
+// unknownLife is how long a grant is kept unused whose provider is not configured.
+const unknownLife = 30 * 24 * time.Hour
+
+// Sweep deletes a few of the departures that nobody came back from, and what no
+// provider could be told; and wipes what was granted by a provider that is not
+// configured any more.
 func (v *Vault) Sweep(tx *store.Tx) (n int64, more bool, err error) {
 	n, err = tx.Swept(`DELETE FROM departure WHERE id IN (SELECT id FROM departure WHERE expires_at < $1 LIMIT 500)`, tx.Now)
-	return n, n > 0, err
+	if err != nil || n > 0 {
+		return n, n > 0, err
+	}
+	if n, err = tx.Swept(`DELETE FROM upstream_revocation WHERE created_at < $1`, tx.Now-tellLife.Microseconds()); err != nil {
+		return n, false, err
+	}
+	n, err = v.forsake(tx)
+	return n, false, err
+}
+
+// forsake wipes what nobody used for long of providers that are not configured any
+// more. They are not told: who we were there is not known any more either.
+func (v *Vault) forsake(tx *store.Tx) (n int64, err error) {
+	gone, err := v.unknown(tx)
+	for _, id := range gone {
+		var wiped int64
+		if err == nil {
+			wiped, err = tx.Swept(wiping+` AND connection = $4 AND status = $5 AND used_at < $6 AND connected_at < $6`,
+				failed, "no service of this name is configured here any more", v.Workspace, id, active, tx.Now-unknownLife.Microseconds())
+			n += wiped
+		}
+	}
+	return n, err
+}
+
+// unknown are the ids of the connections of which no provider is configured.
+func (v *Vault) unknown(tx *store.Tx) (ids []string, err error) {
+	rows, err := tx.Query(`SELECT id, name FROM connection WHERE workspace = $1`, v.Workspace)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var id, name string
+		if err := rows.Scan(&id, &name); err != nil {
+			return nil, err
+		}
+		if !v.Known(name) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, rows.Err()
 }
 
 // told is a problem of a connection with where to cure it.

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,6 +42,8 @@ type world struct {
 	tokens  []string // that the service has handed out
 	mu      sync.Mutex
 	refused int // exchanges that were refused
+
+	lie atomic.Pointer[http.HandlerFunc] // answers in place of the service
 }
 
 var secret = regexp.MustCompile(`qa-(?:access|refresh)-[a-z0-9]+`)
@@ -52,6 +55,10 @@ func onEach(t *testing.T, nodes int, f func(t *testing.T, w *world)) {
 func furnish(t *testing.T, db *store.DB, nodes int) *world {
 	w := &world{t: t, db: db}
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if lie := w.lie.Load(); lie != nil {
+			(*lie)(rw, r)
+			return
+		}
 		rec := httptest.NewRecorder()
 		w.service.ServeHTTP(rec, r)
 		w.mu.Lock()
@@ -82,9 +89,17 @@ func furnish(t *testing.T, db *store.DB, nodes int) *world {
 		t.Fatal(err)
 	}
 	host := strings.TrimPrefix(w.url, "http://")
+	people := &identity.People{DB: db}
+	if err := people.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"usr_dana", "usr_erin"} {
+		w.exec(`INSERT INTO users (id, email, created_at) VALUES ($1, $2, 1)`, id, id+"@gatehouse.example")
+		w.exec(`INSERT INTO member (workspace, user_id, role, status, created_at) VALUES ($1, $2, 'standard', 'active', 1)`, identity.Workspace, id)
+	}
 	for range nodes {
 		v := &vault.Vault{
-			DB: db, Box: box, Audit: log, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Issuer: issuer, Node: store.ID("node_"), Workspace: identity.Workspace,
+			DB: db, Box: box, Audit: log, People: people, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Issuer: issuer, Node: store.ID("node_"), Workspace: identity.Workspace,
 			Providers: map[string]vault.Provider{"kb": {
 				Issuer: w.url, ClientID: "gatehouse", Secret: seal.Hide("hush"), Auth: vault.AuthBasic, Reads: []string{qa.Read}, Writes: []string{qa.Write}, Hosts: []string{host},
 			}},
@@ -160,7 +175,7 @@ func (w *world) answer(address string, form url.Values) url.Values {
 func (w *world) connect(p principal.Principal, name string, change url.Values) {
 	w.t.Helper()
 	query, bound := w.answered(p, name, change)
-	a, err := w.nodes[0].Arrive(w.t.Context(), "kb", query, "req_x", bound)
+	a, err := w.nodes[0].Arrive(w.t.Context(), p, "kb", query, "req_x", bound)
 	if err != nil || a.Err != nil {
 		w.t.Fatal(err, a.Err)
 	}

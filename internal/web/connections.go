@@ -14,7 +14,7 @@ import (
 
 // disconnected are the sentences after an account was removed.
 var disconnected = map[string]string{
-	"removed": "Removed. What it granted is wiped here. To end it there as well, remove Gatehouse in the settings of the service.",
+	"removed": "Removed. What it granted is wiped here, and the service is told to end it, if it can be told. To be sure, remove Gatehouse in the settings of the service as well.",
 	"gone":    "That account was removed already.",
 }
 

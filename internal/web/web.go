@@ -203,9 +203,10 @@ func (p *Pages) setupOpen(r *http.Request) (open bool, err error) {
 	return open, err
 }
 
-// SignIn sends the browser to the sign-in page with what waits for it.
-func (p *Pages) SignIn(w http.ResponseWriter, _ *http.Request, flow string, again bool) error {
-	query := url.Values{"flow": {flow}}
+// SignIn sends the browser to the sign-in page with what waits for it: an authorization,
+// or the page of a connection.
+func (p *Pages) SignIn(w http.ResponseWriter, _ *http.Request, waits string, again bool) error {
+	query := url.Values{"flow": {waits}}
 	if again {
 		query.Set("switch", "1")
 	}
@@ -219,6 +220,9 @@ func (p *Pages) signIn(w http.ResponseWriter, r *http.Request, ref string) error
 	}
 	flow := r.URL.Query().Get("flow")
 	if b.SignedIn() && r.URL.Query().Get("switch") == "" {
+		if name := p.connecting(flow); name != "" {
+			return see(w, "/connect/"+name)
+		}
 		if flow != "" {
 			return goOn(w, flow)
 		}
@@ -231,6 +235,9 @@ func (p *Pages) signInView(r *http.Request, b authn.Browser, flow string) views.
 	v := views.SignInView{CSRF: b.FormToken(), Log: true}
 	wait, ok := p.AuthServer.Waiting(r, flow)
 	v.Page = p.frame(request.Of(r.Context()).Ref) // that of what waits
+	if p.connecting(flow) != "" {
+		v.Flow = flow
+	}
 	if ok {
 		v.Flow, v.Email = flow, wait.Hint
 		if target, err := views.NewTarget(wait.Redirect); err == nil {
@@ -238,6 +245,16 @@ func (p *Pages) signInView(r *http.Request, b authn.Browser, flow string) views.
 		}
 	}
 	return v
+}
+
+// connecting is the connection whose page waits for the sign-in, if one does. What is
+// not configured is none, so nothing leads anywhere else.
+func (p *Pages) connecting(waits string) string {
+	name, is := strings.CutPrefix(waits, authserver.Connecting)
+	if !is || !p.Vault.Known(name) {
+		return ""
+	}
+	return name
 }
 
 func goOn(w http.ResponseWriter, flow string) error { return see(w, "/consent/"+url.PathEscape(flow)) }
@@ -267,7 +284,7 @@ func (p *Pages) sendLink(w http.ResponseWriter, r *http.Request, _ string) error
 	if err := p.Throttle.Take(Letters, strings.ToLower(strings.TrimSpace(email))); err != nil {
 		return err
 	}
-	if _, ok := p.AuthServer.Waiting(r, flow); !ok {
+	if _, ok := p.AuthServer.Waiting(r, flow); !ok && p.connecting(flow) == "" {
 		flow = ""
 	}
 	ref := request.Of(r.Context()).Ref // that of what waits
@@ -300,6 +317,9 @@ func (p *Pages) useLink(w http.ResponseWriter, r *http.Request, ref string) erro
 	flow, err := p.Authn.UseLink(w, r, r.PostForm.Get("token"), ref)
 	if err != nil {
 		return err
+	}
+	if name := p.connecting(flow); name != "" {
+		return see(w, "/connect/"+name)
 	}
 	if _, ok := p.AuthServer.Waiting(r, flow); ok {
 		return goOn(w, flow)
@@ -500,7 +520,7 @@ var controls = map[string]string{
 
 // Connect draws the page from which a person goes to a provider.
 func (p *Pages) Connect(w http.ResponseWriter, _ *http.Request, c authserver.Connect) error {
-	v := views.ConnectView{Page: p.frame(c.Ref), User: c.Member.Email, Name: c.Name, URL: c.URL}
+	v := views.ConnectView{Page: p.frame(c.Ref), User: c.Member.Email, Name: c.Name, URL: c.URL, Request: c.Flow, CSRF: c.FormToken}
 	if u, err := url.Parse(c.URL); err == nil {
 		v.At = u.Host
 	}

@@ -38,6 +38,7 @@ type refresh struct {
 func (s *Service) metadata(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, map[string]any{
 		"issuer": s.Issuer, "authorization_endpoint": s.Issuer + "/oauth/authorize", "token_endpoint": s.Issuer + "/oauth/token",
+		"revocation_endpoint":      s.Issuer + "/oauth/revoke",
 		"response_types_supported": []string{"code"}, "grant_types_supported": []string{"authorization_code", "refresh_token"},
 		"code_challenge_methods_supported": []string{"S256"}, "scopes_supported": []string{Read, Write},
 		"authorization_response_iss_parameter_supported": true,
@@ -131,6 +132,26 @@ func (s *Service) token(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, map[string]any{
 		"access_token": a, "token_type": "Bearer", "expires_in": int(s.AccessLife / time.Second), "refresh_token": next, "scope": strings.Join(g.scopes, " "),
 	})
+}
+
+// revoke ends the grant of a token, whichever kind it is (RFC 7009). One that is not
+// known is not honoured anyway.
+func (s *Service) revoke(w http.ResponseWriter, r *http.Request) {
+	id, secret, _ := r.BasicAuth()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := r.ParseForm(); err != nil || id != s.client.ID || secret != s.client.Secret {
+		refuse(w, http.StatusUnauthorized, "invalid_client")
+		return
+	}
+	text := r.PostForm.Get("token")
+	if a, known := s.access[text]; known {
+		a.grant.ended = true
+	}
+	if t := s.refresh[text]; t != nil {
+		t.grant.ended = true
+	}
+	w.WriteHeader(http.StatusOK)
 }
 
 func (s *Service) redeem(form url.Values) *grant {

@@ -54,6 +54,7 @@ func New(issuer string, c Client) *Service {
 	s.mux.HandleFunc("GET /oauth/authorize", s.ask)
 	s.mux.HandleFunc("POST /oauth/authorize", s.decide)
 	s.mux.HandleFunc("POST /oauth/token", s.token)
+	s.mux.HandleFunc("POST /oauth/revoke", s.revoke)
 	s.mux.HandleFunc("POST /people/{person}/forget", s.forget)
 	s.mux.HandleFunc("GET /api/me", s.me)
 	s.mux.HandleFunc("GET /api/posts", s.search)
@@ -81,6 +82,18 @@ func (s *Service) Forget(person string) {
 			g.ended = true
 		}
 	}
+}
+
+// Grants are how many of a person's grants are good.
+func (s *Service) Grants(person string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.grants {
+		if g.person == person && !g.ended {
+			n++
+		}
+	}
+	return n
 }
 
 // Expire ends the access tokens that are out now; refresh tokens stay.

@@ -28,6 +28,7 @@ type Knowledge struct {
 	URL string // of the MCP server
 
 	Strict atomic.Bool // the MCP server answers nobody without a token
+	Down   atomic.Bool // the service answers nobody
 	name   string
 	mu     sync.Mutex
 	tokens []string      // that the service has handed out
@@ -40,6 +41,10 @@ var granted = regexp.MustCompile(`qa-(?:access|refresh)-[a-z0-9]+`)
 func NewKnowledge(t testing.TB) *Knowledge {
 	k := &Knowledge{}
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if k.Down.Load() {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
 		rec := httptest.NewRecorder()
 		k.Service.ServeHTTP(rec, r)
 		k.mu.Lock()

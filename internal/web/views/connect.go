@@ -15,10 +15,14 @@ type ConnectView struct {
 	URL   string
 	Waits bool // does an app wait?
 	App   string
+
+	Request string // single-use handle of what can go on without the account; empty where nothing can
+	CSRF    string
 }
 
-// Connect draws a link, and no form: nothing is sent to the service but what its
-// address says.
+// Connect draws a link to the service, to which nothing is sent but what its address
+// says, and where something can go on without the account a form that posts request and
+// csrf to /connect/NAME/without.
 func Connect(w http.ResponseWriter, status int, v ConnectView) error {
 	return render(w, status, "connect", inFlow, v)
 }
