@@ -20,6 +20,7 @@ const patience = 5 * time.Second
 const (
 	maxListed = 1000
 	maxPages  = 100
+	maxBytes  = 8 << 20 // after which no other page is asked for
 )
 
 // readable are the servers of this endpoint that the caller may read from, in a
@@ -93,6 +94,7 @@ func has(ctx context.Context, srv tool.Server, method string) bool {
 func (s *Server) whole(ctx context.Context, x *exchange, origin, method, member string) (all []json.RawMessage) {
 	c := s.call(x, tool.KindResource, nil)
 	c.Server, c.Params = origin, json.RawMessage("{}")
+	size := 0
 	for range maxPages {
 		page, err := s.Gate.Browse(ctx, c, method)
 		var entries []json.RawMessage
@@ -100,9 +102,9 @@ func (s *Server) whole(ctx context.Context, x *exchange, origin, method, member 
 			s.Log.Debug("list not read", "server", origin, "method", method, "err", err)
 			return all
 		}
-		all = append(all, entries...)
+		all, size = append(all, entries...), size+len(page)
 		cursor := mcp.Field(page, "nextCursor")
-		if len(all) >= maxListed || len(cursor) == 0 || cursor[0] != '"' {
+		if len(all) >= maxListed || size >= maxBytes || len(cursor) == 0 || cursor[0] != '"' {
 			return all[:min(len(all), maxListed)]
 		}
 		c.Params = append(append([]byte(`{"cursor":`), cursor...), '}')

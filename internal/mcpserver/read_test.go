@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/mcp"
 )
 
@@ -226,5 +227,22 @@ func TestServerThatIsDownIsMissingInLists(t *testing.T) {
 	}
 	if m := parse(t, f.RPC("/mcp", f.dev("mcp:read"), "resources/read", `{"uri":"doc://one"}`)); m.Error != nil || len(up.heard("resources/read")) != 1 {
 		t.Errorf("%+v", m.Error)
+	}
+}
+
+// A server whose lists have no end, or no measure, costs the others neither memory nor
+// their place.
+func TestListsOfOneServerAreBounded(t *testing.T) {
+	f := start(t)
+	f.withFull()
+	rude := newFull(t)
+	page := `{"prompts":[{"name":"big","description":"` + strings.Repeat("x", 4<<20) + `"}],"nextCursor":"more"}`
+	rude.answer("prompts/list", func(w http.ResponseWriter, _ *http.Request, m mcp.Message) { apptest.Reply(w, m, page) })
+	if a := f.Admin("add_server", `{"name":"rude","url":"`+rude.URL+`"}`); a.StatusCode != http.StatusOK {
+		t.Fatal(a.Text)
+	}
+	m := parse(t, f.RPC("/mcp", f.dev("mcp:read"), "prompts/list", ""))
+	if n := len(rude.heard("prompts/list")); n > 5 || len(m.Result) > 24<<20 || !strings.Contains(string(m.Result), "full_greet") {
+		t.Errorf("%d pages were read, and %d bytes passed on: %.200s", n, len(m.Result), m.Result)
 	}
 }

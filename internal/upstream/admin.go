@@ -279,7 +279,7 @@ type listOut struct {
 type listServer struct {
 	Name    string `json:"name"`
 	Kind    string `json:"kind" jsonschema:"stdio or http"`
-	Address string `json:"address" jsonschema:"where it is, without what may be secret"`
+	Address string `json:"address" jsonschema:"where it is; whole for a person who could have added it"`
 	State   State  `json:"state" jsonschema:"starting, connected or down"`
 	Since   string `json:"since" jsonschema:"since when it is in this state"`
 	Tools   int    `json:"tools"`
@@ -295,17 +295,17 @@ func (s *Servers) list(_ context.Context, p principal.Principal, _ listIn) (list
 	out := listOut{Servers: []listServer{}}
 	for _, srv := range s.serving {
 		if srv.workspace == p.Workspace {
-			out.Servers = append(out.Servers, srv.line())
+			out.Servers = append(out.Servers, srv.line(p))
 		}
 	}
-	out.Servers = s.missing(p.Workspace, out.Servers)
+	out.Servers = s.missing(p, out.Servers)
 	slices.SortFunc(out.Servers, func(a, b listServer) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 
-func (srv *server) line() listServer {
+func (srv *server) line(p principal.Principal) listServer {
 	l := listServer{Name: srv.spec.Name, Tools: len(srv.tools), File: srv.file}
-	l.Kind, l.Address = srv.spec.Where()
+	l.Kind, l.Address = srv.spec.whereFor(p)
 	state := srv.state()
 	l.State, l.Since, l.Error = state.State, state.Since.Format(time.RFC3339), state.Error
 	return l
@@ -354,6 +354,32 @@ func display(address string) string {
 		shown += "?…"
 	}
 	return shown
+}
+
+// whereFor is Where as it is told to somebody: whole to a person who could have added
+// the server.
+func (spec Spec) whereFor(p principal.Principal) (kind, address string) {
+	kind, address = spec.Where()
+	if !p.Direct() || p.Rank < principal.Admin {
+		address = spec.outline()
+	}
+	return kind, address
+}
+
+// outline is where a server is without the arguments of its command and what follows
+// the host of its address: keys are often kept in either.
+func (spec Spec) outline() string {
+	if spec.URL == "" {
+		if len(spec.Command) > 1 {
+			return spec.Command[0] + " …"
+		}
+		return strings.Join(spec.Command, "")
+	}
+	u, err := url.Parse(spec.URL)
+	if err != nil {
+		return "…"
+	}
+	return u.Scheme + "://" + u.Host + "/…"
 }
 
 type removeIn struct {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
@@ -201,11 +202,11 @@ func (s *Servers) inFile(workspace, name string) bool {
 }
 
 // missing adds to the list what the file asks for and is not served.
-func (s *Servers) missing(workspace string, list []listServer) []listServer {
+func (s *Servers) missing(p principal.Principal, list []listServer) []listServer {
 	f := &s.file
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if workspace != f.workspace {
+	if p.Workspace != f.workspace {
 		return list
 	}
 	for name, spec := range f.specs {
@@ -216,7 +217,7 @@ func (s *Servers) missing(workspace string, list []listServer) []listServer {
 			continue
 		}
 		l := listServer{Name: name, State: Starting, Error: f.failed[name], File: f.path}
-		if l.Kind, l.Address = spec.Where(); l.Error != "" {
+		if l.Kind, l.Address = spec.whereFor(p); l.Error != "" {
 			l.State = Down
 		}
 		list = append(list, l)

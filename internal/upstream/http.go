@@ -57,6 +57,7 @@ const (
 	idleTimeout = 4 * time.Second        // less than the usual 5 s after which servers hang up, so as not to post into a closing connection
 	memory      = 250 * time.Millisecond // for so long the failure of a handshake answers everybody
 	maxRefusal  = 64 << 10               // bytes read of an answer that is not one
+	maxHeader   = 64 << 10               // bytes of a header; that of a session is kept
 )
 
 // errSessionLost is the sign to shake hands again.
@@ -71,6 +72,8 @@ func openHTTP(spec Spec, self mcp.Implementation, log *slog.Logger) *httpConn {
 		MaxIdleConnsPerHost: 64,
 		IdleConnTimeout:     idleTimeout,
 		DisableCompression:  true,
+
+		MaxResponseHeaderBytes: maxHeader,
 	}
 	h := newHTTP(spec, self, pool, pool)
 	h.running.Go(func() { h.reach(log) })

@@ -300,6 +300,10 @@ func TestRudeAnswers(t *testing.T) {
 		}, garbage, "16 MB"},
 		{"too large", plain(200, js, strings.Repeat(" ", maxMessage+1)), garbage, "16 MB"},
 		{"stream too large", plain(200, sse, "data: "+strings.Repeat(" ", maxMessage+100)), garbage, "16 MB"},
+		{"a flood of headers", func(w http.ResponseWriter, _ *http.Request, m mcp.Message) {
+			w.Header().Set("X-Flood", strings.Repeat("x", 100<<10))
+			answerJSON(w, m, json.RawMessage(`{}`))
+		}, unavailable, "went away"},
 		{"hangs up", func(http.ResponseWriter, *http.Request, mcp.Message) { panic(http.ErrAbortHandler) }, unavailable, "went away"},
 	}
 	r := newRemote(t)
@@ -356,7 +360,7 @@ func TestUselessServersAreExplained(t *testing.T) {
 		{modern.URL, wrongRevision, mcp.Latest},
 	}
 	for _, tt := range tests {
-		h := connect(t, tt.url+"/mcp?key=secret")
+		h := connect(t, tt.url+"/secret/mcp?key=secret")
 		_, err := h.Connect(t.Context())
 		e := problem.From(err)
 		if !problem.Is(err, tt.code) || !strings.Contains(e.Why, tt.why) || strings.Contains(e.Detail+e.Why, "secret") {

@@ -71,7 +71,7 @@ func (h *httpConn) broken(err error) error {
 		return e
 	}
 	if why := notReached(err); why != "" {
-		return unreachable.New("can't reach %q (%s)", h.spec.Name, display(h.spec.URL)).WithWhy("%s, so nothing was carried out", why).Because(err)
+		return unreachable.New("can't reach %q (%s)", h.spec.Name, h.spec.outline()).WithWhy("%s, so nothing was carried out", why).Because(err)
 	}
 	return unavailable.New("the connection to %q broke before it answered", h.spec.Name).Because(err)
 }

@@ -335,6 +335,35 @@ func TestEnvironmentIsSecret(t *testing.T) {
 	}
 }
 
+// Arguments of a command and the path of an address are often keys. They are shown to
+// a person who could have added the server, and to nobody else: no app, no reader.
+func TestWhereAServerIsStaysWithWhoCouldAddIt(t *testing.T) {
+	s := newNode(t)
+	for i, spec := range []Spec{{Name: "prog", Command: []string{"prog", "--token", "hunter2"}}, {Name: "far", URL: "https://far.example:8443/hunter2/mcp"}} {
+		s.hold(&server{id: fmt.Sprint(i), workspace: "default", spec: spec, conn: broken{err: unavailable.New("down")}})
+	}
+	s.Want("default", "gatehouse.yaml", map[string]Spec{"new": {Name: "new", Command: []string{"new", "hunter2"}}})
+	app, reader := admin, admin
+	app.Client, reader.Rank = "client-1", principal.Readonly
+	for name, row := range map[string]struct {
+		who  principal.Principal
+		want []string
+	}{
+		"a person who could": {admin, []string{"https://far.example:8443/hunter2/mcp", "new hunter2", "prog --token hunter2"}},
+		"an app":             {app, []string{"https://far.example:8443/…", "new …", "prog …"}},
+		"a reader":           {reader, []string{"https://far.example:8443/…", "new …", "prog …"}},
+	} {
+		list, err := s.list(t.Context(), row.who, listIn{})
+		var got []string
+		for _, l := range list.Servers {
+			got = append(got, l.Address)
+		}
+		if err != nil || !slices.Equal(got, row.want) {
+			t.Errorf("%s sees %q, %v", name, got, err)
+		}
+	}
+}
+
 // Under another master key a server is down, and the others are not.
 func TestEnvironmentOfAnotherKey(t *testing.T) {
 	db := storetest.Open(t, storetest.SQLite(t))
