@@ -134,6 +134,10 @@ type house struct {
 	socket   *web.REST
 }
 
+// patience is how long a transaction may take for whom somebody waits at an endpoint
+// or a page. Tools and jobs take as long as they need.
+const patience = 5 * time.Second
+
 // furnish makes the rooms, lowest floor first.
 func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	_, missing := os.Stat(c.MasterKeyFile)
@@ -164,10 +168,11 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.live.Store(&c)
 	h.audit = &audit.Log{DB: db, Box: box}
 	db.BeforeCommit = h.audit.Seal
+	asked := db.Within(patience)
 	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log, Window: c.ReuseWindow, Alg: c.SigningAlg, KeyLife: c.SigningKeyLife, NeedNonce: c.NeedNonce, Opaque: h.opaque}
 	h.people = &identity.People{DB: db, Dev: c.Dev, Audit: h.audit, Tokens: h.tokens, Registry: h.registry}
 	letters := &mail.Printer{Out: out}
-	h.authn = &authn.Authn{DB: db, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL, Public: c.PublicURL, External: external}
+	h.authn = &authn.Authn{DB: asked, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL, Public: c.PublicURL, External: external}
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
 	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version, Followed: h.followed}
 	h.vault = &vault.Vault{
@@ -179,11 +184,11 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.want(c)
 	c.Internet.Allow = c.OutboundAllow
 	h.outbound = outbound.New(c.Internet)
-	h.pages = &web.Pages{DB: db, People: h.people, Authn: h.authn, Vault: h.vault, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, Version: Version, Codes: Codes}
+	h.pages = &web.Pages{DB: asked, People: h.people, Authn: h.authn, Vault: h.vault, Gate: h.gate, Registry: h.registry, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, Version: Version, Codes: Codes}
 	h.throttle = &throttle.Throttle{DB: db, Valkey: shared, Log: h.log, Limits: h.limit}
 	h.pages.Throttle = h.throttle
 	h.oauth = &authserver.Server{
-		DB: db, Box: &box, Audit: h.audit, Tokens: h.tokens, Vault: h.vault, People: h.people, Authn: h.authn, Mail: letters, Registry: h.registry, Gate: h.gate,
+		DB: asked, Box: &box, Audit: h.audit, Tokens: h.tokens, Vault: h.vault, People: h.people, Authn: h.authn, Mail: letters, Registry: h.registry, Gate: h.gate,
 		Pages: h.pages, Throttle: h.throttle, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, POC: c.POC && c.Dev,
 		Registration: func() string { return h.live.Load().Registration },
 		Documents:    func() authserver.Documents { return h.live.Load().clientDocuments() }, Outbound: h.outbound, Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
@@ -191,7 +196,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	}
 	h.pages.AuthServer = h.oauth
 	h.mcp = &mcpserver.Server{
-		DB: db, Gate: h.gate, Authn: h.authn, Registry: h.registry, Box: &box, Throttle: h.throttle, Log: h.log, Public: c.PublicURL,
+		DB: asked, Gate: h.gate, Authn: h.authn, Registry: h.registry, Box: &box, Throttle: h.throttle, Log: h.log, Public: c.PublicURL,
 		Origins: func(origin string) bool { return h.live.Load().mayCall(origin) }, Version: Version,
 	}
 	h.rest = &web.REST{Gate: h.gate, Log: h.log, Door: "rest", Public: c.PublicURL, Authn: h.authn, Caller: h.bearer, Throttle: h.throttle}

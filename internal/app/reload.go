@@ -122,7 +122,7 @@ func (h *house) follow(ctx context.Context, c Config) error {
 	if c.owner() == "" && len(c.Clients) == 0 {
 		return nil
 	}
-	return h.oauth.Follow(ctx, c.owner(), c.Clients)
+	return h.db.Do(ctx, func(tx *store.Tx) error { return h.oauth.Follow(tx, c.owner(), c.Clients) })
 }
 
 // owner is the configuration file under its whole name; empty if there is none.

@@ -1,7 +1,6 @@
 package authserver
 
 import (
-	"context"
 	"slices"
 	"strings"
 
@@ -60,28 +59,26 @@ func (f FileClient) hash() []byte {
 // Follow makes the clients of the configuration file what it says. Those that stand
 // in it no more are forgotten with all they were given. file is its name, for the
 // record.
-func (s *Server) Follow(ctx context.Context, file string, clients map[string]FileClient) error {
-	return s.DB.Do(ctx, func(tx *store.Tx) error {
-		there, err := fileClients(tx)
-		if err != nil {
+func (s *Server) Follow(tx *store.Tx, file string, clients map[string]FileClient) error {
+	there, err := fileClients(tx)
+	if err != nil {
+		return err
+	}
+	for _, id := range there {
+		if _, wanted := clients[id]; wanted {
+			continue
+		}
+		s.decided(tx, "file:"+file, "client.remove", id, "", "")
+		if err := s.forget(tx, id); err != nil {
 			return err
 		}
-		for _, id := range there {
-			if _, wanted := clients[id]; wanted {
-				continue
-			}
-			s.decided(tx, "file:"+file, "client.remove", id, "", "")
-			if err := s.forget(tx, id); err != nil {
-				return err
-			}
+	}
+	for id, f := range clients {
+		if err := s.follow(tx, file, id, f); err != nil {
+			return err
 		}
-		for id, f := range clients {
-			if err := s.follow(tx, file, id, f); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func fileClients(tx *store.Tx) (ids []string, err error) {

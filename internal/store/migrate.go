@@ -30,6 +30,7 @@ var (
 // changed after it was applied is refused, and so is a database to which a newer
 // release has applied more.
 func (db *DB) Migrate(ctx context.Context, room string, files fs.FS) error {
+	db = db.root() // a migration takes as long as it takes
 	err := db.Do(ctx, func(tx *Tx) error {
 		_, err := tx.Exec(`CREATE TABLE IF NOT EXISTS migration (
 			room TEXT NOT NULL, file TEXT NOT NULL, checksum TEXT NOT NULL, applied_at BIGINT NOT NULL,

@@ -36,7 +36,42 @@ type DB struct {
 	// the transaction happened. Set it before the first Do.
 	BeforeCommit func(tx *Tx, buffered []any) error
 
-	engine engine
+	engine   engine
+	whole    *DB           // of which this is a view; nil for the database itself
+	patience time.Duration // of each transaction; 0 is as long as its context
+}
+
+// Within is the same database for callers whom somebody waits for: a transaction that
+// did not end after d is rolled back, and the error is Unavailable. On SQLite one that
+// has begun to write goes on to its end.
+func (db *DB) Within(d time.Duration) *DB {
+	return &DB{engine: db.engine, whole: db.root(), patience: d}
+}
+
+func (db *DB) root() *DB {
+	if db.whole != nil {
+		return db.whole
+	}
+	return db
+}
+
+// errSilent is the cause of a context that ended because the database took too long.
+var errSilent = errors.New("store: the database did not answer in time")
+
+// bounded is the context of a transaction, with its end.
+func (db *DB) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if db.patience == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, db.patience, errSilent)
+}
+
+// silent is err in the words of a caller who waited long enough.
+func silent(ctx context.Context, err error) error {
+	if err != nil && context.Cause(ctx) == errSilent {
+		return unavailable("answer in time", err)
+	}
+	return err
 }
 
 // An engine is where SQLite and PostgreSQL differ.
@@ -136,11 +171,13 @@ func (db *DB) Do(ctx context.Context, fn func(*Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := db.engine.do(ctx, db, fn)
+	ctx, end := db.bounded(ctx)
+	defer end()
+	err := db.engine.do(ctx, db.root(), fn)
 	if k, ok := errors.AsType[kept](err); ok {
 		return k.error
 	}
-	return err
+	return silent(ctx, err)
 }
 
 // View runs fn in a transaction that only reads and sees one state of the
@@ -149,7 +186,9 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 	if ctx.Value(inTx{}) != nil {
 		return errNested
 	}
-	return db.engine.view(ctx, fn)
+	ctx, end := db.bounded(ctx)
+	defer end()
+	return silent(ctx, db.engine.view(ctx, fn))
 }
 
 // Close waits for transactions that have begun and closes the database.
