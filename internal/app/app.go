@@ -159,7 +159,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	c.IssuerURL = cmp.Or(c.IssuerURL, c.PublicURL)
 	shared, err := c.valkey()
 	if err != nil {
-		return nil, errors.Join(configInvalid.New("the configuration can't be used").WithWhy("limits.valkey: %v", err), db.Close())
+		return nil, errors.Join(configInvalid.New("the configuration can't be used").WithWhy("%v", err), db.Close())
 	}
 	box := seal.Box{Keeper: key}
 	h := &house{config: c, node: store.ID("node_"), key: key, db: db, registry: &tool.Registry{}}

@@ -57,6 +57,7 @@ type Config struct {
 	FailureLimit   throttle.Limit
 	StrangerLimit  throttle.Limit
 	Valkey         string
+	ValkeyCAFile   string
 
 	External External
 
@@ -270,6 +271,10 @@ var settings = []setting{
 	{
 		key: "limits.valkey", field: func(c *Config) any { return &c.Valkey }, absent: "the database", example: "rediss://:${file:valkey.password}@valkey.internal:6379",
 		doc: "Where several nodes share what they count for the limits: one Valkey or Redis server, valkey://[[USER]:PASSWORD@]HOST:PORT[/DATABASE], or rediss:// with TLS. In the file a password comes from ${file:NAME} or ${env:NAME}. While the server is away each node counts by itself.",
+	},
+	{
+		key: "limits.valkey_ca_file", field: func(c *Config) any { return &c.ValkeyCAFile }, absent: "authorities of the system", example: "/etc/gatehouse/valkey-ca.crt", path: true,
+		doc: "Certificates of the authorities that alone vouch for that server, PEM, where it has a certificate of your own authority.",
 	},
 	{
 		key: "servers", field: func(c *Config) any { return &c.Servers }, absent: "only those that gatehouse add has added", live: true,

@@ -132,6 +132,8 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"Valkey by another scheme", nil, []string{"GATEHOUSE_LIMITS__VALKEY=https://h:6379"}, "GATEHOUSE_LIMITS__VALKEY: it is not an address like valkey://"},
 		{"Valkey without a scheme", nil, []string{"GATEHOUSE_LIMITS__VALKEY=localhost:6379"}, "it is not an address like valkey://"},
 		{"Valkey that TLS does not prove", nil, []string{"GATEHOUSE_LIMITS__VALKEY=rediss://h:6379?skip_verify=true"}, "it is not an address like valkey://"},
+		{"an authority of no Valkey", nil, []string{"GATEHOUSE_LIMITS__VALKEY_CA_FILE=/nowhere/ca"}, "GATEHOUSE_LIMITS__VALKEY_CA_FILE: it is for limits.valkey, which is not set"},
+		{"an authority without TLS", nil, []string{"GATEHOUSE_LIMITS__VALKEY=valkey://h", "GATEHOUSE_LIMITS__VALKEY_CA_FILE=/x/ca"}, "GATEHOUSE_LIMITS__VALKEY: an authority for its certificate is of no use without TLS"},
 		{"Valkey with a user only", nil, []string{"GATEHOUSE_LIMITS__VALKEY=valkey://hunter2@h:6379"}, "what stands before the @ has no password"},
 		{"PostgreSQL without a key", map[string]string{"database": "postgres://localhost/db"}, nil, "master_key_file: with PostgreSQL every node needs the same key"},
 	} {
@@ -194,13 +196,14 @@ var samples = map[string]string{
 	"log.level": "warn", "log.format": "json", "drain": "7s", "refresh_reuse_window": "30m",
 	"external.issuers": "https://idp.example/realm", "external.audiences": "gatehouse", "external.rank_claim": "groups", "external.admins": "admins", "external.standards": "staff",
 	"external.client_id": "gatehouse", "external.client_secret_file": "/x",
-	"limits.authorize": "1/2/3s", "limits.register": "1/2/3s", "limits.sign_in": "1/2/3s", "limits.typed_codes": "1/2/3s", "limits.failures": "1/2/3s", "limits.strangers": "1/2/3s", "limits.valkey": "valkey://localhost:6379/2",
+	"limits.authorize": "1/2/3s", "limits.register": "1/2/3s", "limits.sign_in": "1/2/3s", "limits.typed_codes": "1/2/3s", "limits.failures": "1/2/3s", "limits.strangers": "1/2/3s", "limits.valkey": "valkey://localhost:6379/2", "limits.valkey_ca_file": "/x/ca.crt",
 	"signing_alg": "EdDSA", "signing_key_life": "720h", "opaque_tokens": "tickets", "dpop_nonce": "true",
 }
 
 // together are variables that a setting makes no sense without.
 var together = map[string][]string{
-	"compat.poc": {"GATEHOUSE_DEV=true"}, "cimd_allow": {"GATEHOUSE_CIMD=allowlist"}, "tls.cert_file": {"GATEHOUSE_TLS__KEY_FILE=/y"}, "tls.key_file": {"GATEHOUSE_TLS__CERT_FILE=/y"},
+	"limits.valkey_ca_file": {"GATEHOUSE_LIMITS__VALKEY=rediss://h"},
+	"compat.poc":            {"GATEHOUSE_DEV=true"}, "cimd_allow": {"GATEHOUSE_CIMD=allowlist"}, "tls.cert_file": {"GATEHOUSE_TLS__KEY_FILE=/y"}, "tls.key_file": {"GATEHOUSE_TLS__CERT_FILE=/y"},
 	"external.audiences": {anIssuer}, "external.rank_claim": {anIssuer},
 	"external.admins": {anIssuer, "GATEHOUSE_EXTERNAL__RANK_CLAIM=c"}, "external.standards": {anIssuer, "GATEHOUSE_EXTERNAL__RANK_CLAIM=c"},
 	"external.client_id": {anIssuer, "GATEHOUSE_EXTERNAL__CLIENT_SECRET_FILE=/y"}, "external.client_secret_file": {anIssuer, "GATEHOUSE_EXTERNAL__CLIENT_ID=y"},

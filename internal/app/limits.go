@@ -1,6 +1,8 @@
 package app
 
 import (
+	"crypto/x509"
+	"fmt"
 	"net/url"
 	"strings"
 	"time"
@@ -10,10 +12,18 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/web"
 )
 
-// judgeValkey checks where the limits are shared.
+// judgeValkey checks where the limits are shared. Its authorities are read at the
+// start.
 func (l *loading) judgeValkey() {
 	const key = "limits.valkey"
-	if _, err := l.valkey(); err != nil {
+	var roots *x509.CertPool
+	if l.ValkeyCAFile != "" {
+		roots = x509.NewCertPool()
+	}
+	switch _, err := throttle.NewValkey(l.Valkey, "", roots); {
+	case l.Valkey == "" && roots != nil:
+		l.wrong("limits.valkey_ca_file", "it is for limits.valkey, which is not set")
+	case l.Valkey != "" && err != nil:
 		l.wrong(key, err.Error())
 	}
 	u, err := url.Parse(l.Valkey)
@@ -30,7 +40,32 @@ func (c Config) valkey() (*throttle.Valkey, error) {
 	if c.Valkey == "" {
 		return nil, nil
 	}
-	return throttle.NewValkey(c.Valkey, "gatehouse:"+c.IssuerURL)
+	roots, err := authorities(c.ValkeyCAFile)
+	if err != nil {
+		return nil, err
+	}
+	v, err := throttle.NewValkey(c.Valkey, "gatehouse:"+c.IssuerURL, roots)
+	if err != nil {
+		err = fmt.Errorf("limits.valkey: %w", err)
+	}
+	return v, err
+}
+
+// authorities are the certificates of a file, PEM; those of the system, nil, if none is
+// named.
+func authorities(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := readFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("limits.valkey_ca_file: %s can't be read: %w", file, cause(err))
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("limits.valkey_ca_file: %s holds no certificate, PEM", file)
+	}
+	return roots, nil
 }
 
 // limit is how often what belongs to a group may happen, as it is set now (R1314).

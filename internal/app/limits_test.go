@@ -25,4 +25,10 @@ func TestHouseWithoutItsValkey(t *testing.T) {
 	if p := problem.From(app.Run(t.Context(), c, &apptest.Log{})); p == nil || !strings.Contains(p.Why, "limits.valkey: it is not an address") {
 		t.Errorf("with an address that is none: %+v", p)
 	}
+	for file, says := range map[string]string{filepath.Join(dir, "nosuch"): "nosuch can't be read", "limits_test.go": "limits_test.go holds no certificate"} {
+		c.Valkey, c.ValkeyCAFile = "rediss://localhost:"+port, file
+		if p := problem.From(app.Run(t.Context(), c, &apptest.Log{})); p == nil || !strings.Contains(p.Why, "limits.valkey_ca_file: ") || !strings.Contains(p.Why, says) {
+			t.Errorf("with %s as authorities: %+v", file, p)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package throttle
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -34,9 +35,11 @@ const leeway = 5 * time.Second
 
 // NewValkey reads an address, SCHEME://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE] with
 // the schemes valkey and redis, or valkeys and rediss with TLS. Nodes with the same
-// prefix count together. It connects to nothing yet, so that a server that is away
-// keeps nobody from starting. Its errors do not repeat the address.
-func NewValkey(address, prefix string) (*Valkey, error) {
+// prefix count together. With TLS the server has a certificate for its name of one of
+// the roots, or of those of the system if roots is nil. It connects to nothing yet, so
+// that a server that is away keeps nobody from starting. Its errors do not repeat the
+// address.
+func NewValkey(address, prefix string, roots *x509.CertPool) (*Valkey, error) {
 	u, err := url.Parse(address)
 	if err != nil || !slices.Contains([]string{"valkey", "valkeys", "redis", "rediss"}, u.Scheme) || u.Hostname() == "" ||
 		!regexp.MustCompile(`^(/\d{0,4})?$`).MatchString(u.Path) || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
@@ -51,6 +54,12 @@ func NewValkey(address, prefix string) (*Valkey, error) {
 	options, err := valkey.ParseURL(u.String())
 	if err != nil {
 		return nil, errors.New("it cannot be read as the address of a Valkey server")
+	}
+	switch {
+	case options.TLSConfig != nil:
+		options.TLSConfig.RootCAs = roots
+	case roots != nil:
+		return nil, errors.New("an authority for its certificate is of no use without TLS; write valkeys:// or rediss://")
 	}
 	options.Dialer.Timeout, options.ConnWriteTimeout = patience, patience
 	options.ForceSingleClient, options.PipelineMultiplex = true, -1 // one server, one connection

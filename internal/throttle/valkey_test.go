@@ -53,7 +53,7 @@ func keys(t *testing.T, c valkey.Client, prefix string) []string {
 // sharing is a node that counts through a Valkey server and has no database.
 func sharing(t *testing.T, address, prefix string, l throttle.Limit) *throttle.Throttle {
 	t.Helper()
-	v, err := throttle.NewValkey("valkey://"+address, prefix)
+	v, err := throttle.NewValkey("valkey://"+address, prefix, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func TestAddressesOfValkey(t *testing.T) {
 	for _, address := range []string{
 		"valkey://h", "valkey://h/", "redis://h:1", "valkeys://h:6379/2", "rediss://:hunter2@h", "valkey://dana:hunter2@[::1]:6379/15",
 	} {
-		if _, err := throttle.NewValkey(address, ""); err != nil {
+		if _, err := throttle.NewValkey(address, "", nil); err != nil {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
@@ -262,7 +262,7 @@ func TestAddressesOfValkey(t *testing.T) {
 		"", "h:6379", "valkey://", "valkey://:6379", "unix:///hunter2", "https://h", "valkey://h:hunter2", "valkey://h/hunter2", "valkey://h/-1", "valkey://h/1/2",
 		"rediss://h?skip_verify=true", "valkey://h?addr=i:1", "valkey://h?", "valkey://h#hunter2", "valkey://hunter2@h", "valkey://dana:hunter2%zz@h", "valkey://:@h",
 	} {
-		if _, err := throttle.NewValkey(address, ""); err == nil || strings.Contains(err.Error(), "hunter2") {
+		if _, err := throttle.NewValkey(address, "", nil); err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", address, err)
 		}
 	}

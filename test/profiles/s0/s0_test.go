@@ -186,6 +186,10 @@ func (p *profile) asks(t *testing.T) {
 			t.Errorf("%s: %d %v", why, a.StatusCode, location)
 		}
 	}
+	a := p.Get(p.request(url.Values{"state": nil, "code_challenge": nil})) // state is optional, and not made up
+	if location, err := a.Location(); err != nil || location.Query().Has("state") || location.Query().Get("error") != oauth.InvalidRequest {
+		t.Errorf("without state: %d %v", a.StatusCode, location)
+	}
 	for why, change := range map[string]url.Values{
 		"another address": {"redirect_uri": {"https://client.example.com/callback/"}}, "no client": {"client_id": {"6a7ec2ba-0000-4000-8000-000000000000"}},
 	} {
