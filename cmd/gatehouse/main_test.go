@@ -359,7 +359,7 @@ func TestAddTellsAddressFromCommand(t *testing.T) {
 func TestTextOfOthersIsHarmless(t *testing.T) {
 	var out bytes.Buffer
 	c := &cli{out: &out}
-	c.table("", [][]string{{"A", "B"}, {"x\x1b[31m\r\nred\u202e", "y\tz\x07\u009b2J"}})
+	c.table("", [][]string{{"A", "B"}, {"x\x1b[31m\r\nred\u202e", "y\tz\x07\u009b2J\x9b2J"}})
 	if regexp.MustCompile(`[\x00-\x09\x0b-\x1f\x7f-\x{9f}\x{202a}-\x{202e}]`).Match(out.Bytes()) || strings.Count(out.String(), "\n") != 2 {
 		t.Errorf("printed %q", &out)
 	}

@@ -118,8 +118,9 @@ func (e *exam) resourceMetadata() outcome {
 	var tried []string
 	for i, at := range places {
 		a := e.document(at)
-		if a.ok() && json.Unmarshal(a.body, &e.prm) == nil {
-			e.hasPRM, e.prmAt = true, at
+		var found oauth.ResourceMetadata // what cannot be read leaves nothing behind
+		if a.ok() && json.Unmarshal(a.body, &found) == nil {
+			e.prm, e.hasPRM, e.prmAt = found, true, at
 			switch seen := fmt.Sprintf("%s: content type %q", at, a.header.Get("Content-Type")); {
 			case !a.isJSON():
 				return fault(seen)
@@ -262,8 +263,9 @@ func (e *exam) issuerMetadata() outcome {
 	var tried []string
 	for _, at := range oauth.ServerMetadataURLs(e.issuer()) {
 		a := e.document(at)
-		if a.ok() && json.Unmarshal(a.body, &e.as) == nil {
-			e.hasAS = true
+		var found metadata // as above
+		if a.ok() && json.Unmarshal(a.body, &found) == nil {
+			e.as, e.hasAS = found, true
 			switch {
 			case !a.isJSON():
 				return fault(fmt.Sprintf("%s: content type %q", at, a.header.Get("Content-Type")))

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
@@ -466,6 +467,55 @@ func TestServersElsewhere(t *testing.T) {
 	}
 }
 
+// Neither by http nor by https.
+func TestServersElsewhereLeadNowhereInside(t *testing.T) {
+	for _, inside := range []string{"https://localhost:8443", "https://127.0.0.1:8443", "https://[::1]:8443", "https://127.8.9.10", "http://localhost"} {
+		outside := roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Host != "gw.example" {
+				t.Errorf("%s was asked", r.URL)
+			}
+			w := httptest.NewRecorder()
+			switch r.URL.Path {
+			case "/mcp":
+				w.Header().Set("WWW-Authenticate", `Bearer scope="a", resource_metadata="`+inside+`/x"`)
+				w.WriteHeader(401)
+			case "/.well-known/oauth-authorization-server":
+				io.WriteString(w, strings.ReplaceAll(`{"issuer":"https://gw.example","authorization_endpoint":"IN/a","token_endpoint":"IN/t","registration_endpoint":"IN/r","revocation_endpoint":"IN/v","introspection_endpoint":"IN/i","jwks_uri":"IN/k"}`, "IN", inside))
+			default:
+				io.WriteString(w, `{"resource":"https://gw.example/mcp","authorization_servers":["https://gw.example"]}`)
+			}
+			return w.Result(), nil
+		})
+		r, err := Examine(t.Context(), Options{Server: "https://gw.example/mcp", HTTP: outside, Register: true})
+		if err != nil || !strings.Contains(show(r, Fault), "fault endpoints") {
+			t.Errorf("%v\n%s", err, show(r, Fault))
+		}
+	}
+}
+
+// What could not be read leaves nothing behind in what is read after it.
+func TestDocumentsAreNotMixed(t *testing.T) {
+	f := newFake(t)
+	f.override["/.well-known/oauth-protected-resource/mcp"] = func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"authorization_servers":["`+f.URL+`"],"scopes_supported":1}`)
+	}
+	f.override["/.well-known/oauth-protected-resource"] = func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"resource":"`+f.URL+`/mcp"}`)
+	}
+	f.override["/.well-known/oauth-authorization-server"] = func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"issuer":"`+f.URL+`","token_endpoint":"`+f.URL+`/token","response_types_supported":1}`)
+	}
+	f.override["/.well-known/openid-configuration"] = func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"authorization_endpoint":"`+f.URL+`/authorize"}`)
+	}
+	got := show(examine(t, f, false), Fault)
+	for _, want := range []string{"fault authorization-servers: authorization_servers=[]", "fault issuer: issuer=\"\"", "fault endpoints: token_endpoint=\"\""} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%s is missing in\n%s", want, got)
+		}
+	}
+}
+
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
@@ -485,6 +535,12 @@ func TestWhatServersSayIsCleaned(t *testing.T) {
 	f.prm["resource"] = "x\x1b[31m\u202e" + strings.Repeat("y", 1000)
 	r := examine(t, f, false)
 	if got := show(r, Fault); strings.ContainsAny(got, "\x1b\u202e") || len(got) > 400 {
+		t.Errorf("%q", got)
+	}
+	f = newFake(t)
+	f.status = func(*http.Request) int { return http.StatusFound }
+	f.header = func(_ string, h http.Header) { h.Set("Location", "https://x.example/\x9b2J\xff\u009b") } // as an old terminal reads it
+	if got := show(examine(t, f, false), Fault); strings.ContainsAny(got, "\x1b\u009b") || !utf8.ValidString(got) {
 		t.Errorf("%q", got)
 	}
 	f = newFake(t)

@@ -76,10 +76,16 @@ func isLoopback(u *url.URL) bool {
 }
 
 // safe reports whether an address that the server names may be asked: over TLS, or
-// on this computer if the server is.
+// on this computer if the server is, and only then.
 func (e *exam) safe(address string) bool {
 	u, err := url.Parse(address)
-	return err == nil && u.User == nil && u.Hostname() != "" && (u.Scheme == "https" || u.Scheme == "http" && e.local() && isLoopback(u))
+	if err != nil || u.User != nil || u.Hostname() == "" {
+		return false
+	}
+	if isLoopback(u) {
+		return e.local() && (u.Scheme == "https" || u.Scheme == "http")
+	}
+	return u.Scheme == "https"
 }
 
 // answer is a response, read to its end. Its status is 0 if there was none.
@@ -227,7 +233,7 @@ func bearer(a answer) oauth.AuthChallenge {
 
 // clean keeps what a server says from drawing on a terminal, and short.
 func clean(s string) string {
-	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool {
+	s = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "\ufffd"), func(r rune) bool {
 		return r <= ' ' || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 	}), " ")
 	if r := []rune(s); len(r) > 240 {
