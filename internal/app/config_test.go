@@ -135,12 +135,14 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"an authority of no Valkey", nil, []string{"GATEHOUSE_LIMITS__VALKEY_CA_FILE=/nowhere/ca"}, "GATEHOUSE_LIMITS__VALKEY_CA_FILE: it is for limits.valkey, which is not set"},
 		{"an authority without TLS", nil, []string{"GATEHOUSE_LIMITS__VALKEY=valkey://h", "GATEHOUSE_LIMITS__VALKEY_CA_FILE=/x/ca"}, "GATEHOUSE_LIMITS__VALKEY: an authority for its certificate is of no use without TLS"},
 		{"Valkey with a user only", nil, []string{"GATEHOUSE_LIMITS__VALKEY=valkey://hunter2@h:6379"}, "what stands before the @ has no password"},
+		{"a database by another name", map[string]string{"database": "host=db user=u password=hunter2"}, nil, "--database: it is neither sqlite:PATH nor postgres://…"},
+		{"no path of a database", nil, []string{"GATEHOUSE_DATABASE=sqlite:"}, "GATEHOUSE_DATABASE: it is neither"},
 		{"PostgreSQL without a key", map[string]string{"database": "postgres://localhost/db"}, nil, "master_key_file: with PostgreSQL every node needs the same key"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := load(tt.flags, tt.environ...)
 			p := problem.From(err)
-			if !problem.Is(err, configInvalid) || p.Kind != problem.Invalid || !strings.Contains(p.Why, tt.says) || p.Fix == "" {
+			if !problem.Is(err, configInvalid) || p.Kind != problem.Invalid || !strings.Contains(p.Why, tt.says) || p.Fix == "" || strings.Contains(p.Why, "password=hunter2") {
 				t.Errorf("%+v", p)
 			}
 		})

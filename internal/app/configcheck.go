@@ -15,8 +15,11 @@ func (l *loading) complete() {
 	if c.DataDir == "" {
 		c.DataDir = defaultDataDir(c.Source.environ)
 	}
-	if c.Database == "" {
+	switch path, lite := strings.CutPrefix(c.Database, "sqlite:"); {
+	case c.Database == "":
 		c.Database = "sqlite:" + filepath.Join(c.DataDir, "gatehouse.db")
+	case path == "" || !lite && !strings.HasPrefix(path, "postgres://") && !strings.HasPrefix(path, "postgresql://"):
+		l.wrong("database", "it is neither sqlite:PATH nor postgres://…") // and is not repeated: it may hold a password
 	}
 	if c.MasterKeyFile == "" {
 		if !strings.HasPrefix(c.Database, "sqlite:") {

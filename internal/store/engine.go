@@ -46,12 +46,13 @@ func Open(ctx context.Context, address string) (*DB, error) {
 	return nil, badAddress.New("%q is not the address of a database", host(address))
 }
 
-// host is an address without the credentials that may be in it.
+// host is an address without the credentials that may be in it, anywhere if it is no
+// URL.
 func host(address string) string {
 	if u, err := url.Parse(address); err == nil && u.Host != "" {
 		return u.Scheme + "://" + u.Host + u.Path
 	}
-	return strings.SplitN(address, ":", 2)[0]
+	return "…"
 }
 
 // postgres uses pools of database/sql; each Do is one transaction at READ

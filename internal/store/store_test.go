@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -365,6 +366,19 @@ func TestAddressFaults(t *testing.T) {
 		}
 		if e := problem.From(err); e.Kind == problem.Internal || e.Fix == "" {
 			t.Errorf("%q: %v", address, err)
+		}
+	}
+}
+
+// However the address is mistyped, the error does not repeat a password.
+func TestFaultyAddressKeepsItsPassword(t *testing.T) {
+	for _, address := range []string{
+		"host=db user=u password=hunter2", "postgres:/u:hunter2@db/x", "u:hunter2@db/x", "mysql://u:hunter2@db/x", "postgres//u:hunter2@db/x",
+		"postgres://u:hunter2@db:port/x", "postgres://u:hunter2@[::1/x", "postgres://u:hunter2@127.0.0.1:1/x?password=hunter2",
+	} {
+		_, err := store.Open(t.Context(), address)
+		if e := problem.From(err); err == nil || strings.Contains(fmt.Sprintf("%v %+v", err, e.Wire("")), "hunter2") {
+			t.Errorf("%s: %v", address, err)
 		}
 	}
 }
