@@ -250,7 +250,7 @@ var settings = []setting{
 	},
 	{
 		key: "limits.register", field: func(c *Config) any { return &c.RegisterLimit }, preset: "600/1200/1h", live: true,
-		doc: "How often apps may register themselves, and as often change what they registered, in the same form. It bounds what strangers can fill the database with.",
+		doc: "How often apps may register themselves, in the same form; as often they may change what they registered, and as often documents of apps that nobody has allowed are fetched. It bounds what strangers can fill the database with.",
 	},
 	{
 		key: "limits.sign_in", field: func(c *Config) any { return &c.SignInLimit }, preset: "100/3000/10m", live: true,

@@ -38,7 +38,7 @@ func spend(tx *store.Tx, c jwks.Claims) (first bool, err error) {
 
 // signedBy reads and verifies what a client signed to prove itself (RFC 7523 §2.2
 // and §3, attack 45). It takes time, so it comes before any transaction.
-func (s *Server) signedBy(ctx context.Context, form url.Values) (*assertion, error) {
+func (s *Server) signedBy(ctx context.Context, from string, form url.Values) (*assertion, error) {
 	if form.Get("client_assertion_type") != assertionType {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "client_assertion_type must be %s", assertionType)
 	}
@@ -49,7 +49,7 @@ func (s *Server) signedBy(ctx context.Context, form url.Values) (*assertion, err
 	if named := form.Get("client_id"); !oauth.Readable(signed.Issuer) || named != "" && named != signed.Issuer {
 		return nil, badClient("the body names another client than its assertion")
 	}
-	c, found, err := s.signer(ctx, signed.Issuer)
+	c, found, err := s.signer(ctx, from, signed.Issuer)
 	switch {
 	case err != nil:
 		return nil, err
@@ -91,15 +91,15 @@ func (s *Server) proof(signed jwks.JWT, keys jwks.Set) (jwks.Claims, error) {
 
 // signer is the client that says it signed. One whose document nobody has seen yet
 // is met here, because its keys are in there.
-func (s *Server) signer(ctx context.Context, id string) (c Client, found bool, err error) {
+func (s *Server) signer(ctx context.Context, from, id string) (c Client, found bool, err error) {
 	look := func(tx *store.Tx) (err error) { c, found, err = s.client(tx, id); return err }
-	if err := s.renew(ctx, id); err != nil {
+	if err := s.renew(ctx, from, id); err != nil {
 		return c, false, err
 	}
 	if err := s.DB.View(ctx, look); err != nil || found || !oauth.IsDocument(id) {
 		return c, found, err
 	}
-	if err := s.introduced(ctx, id); err != nil {
+	if err := s.introduced(ctx, from, id); err != nil {
 		return c, false, err
 	}
 	return c, found, s.DB.View(ctx, look)
@@ -120,7 +120,7 @@ func (s *Server) keysOf(ctx context.Context, c Client, signed jwks.JWT) (jwks.Se
 // fetchKeys fetches the keys of a client from where it said: an address of a
 // stranger, like that of a document.
 func (s *Server) fetchKeys(ctx context.Context, at string) ([]byte, error) {
-	free, err := s.slot(ctx)
+	free, err := slot(ctx, s.keySlots)
 	if err != nil {
 		return nil, err
 	}

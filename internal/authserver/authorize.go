@@ -17,6 +17,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 	"github.com/gatehouse-mcp/gatehouse/internal/tool"
 )
@@ -109,7 +110,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, ref string) e
 		return requestUnreadable.New("the app's request is incomplete").WithWhy("%s", fault.Description)
 	}
 	f := flow{Ref: ref, Redirect: req.RedirectURI, State: req.State, Challenge: req.Challenge, Key: req.ProofKey, From: host(r.RemoteAddr)}
-	if f.Client, err = s.addressee(r.Context(), req); err != nil {
+	if f.Client, err = s.addressee(r.Context(), throttle.Address(r.RemoteAddr), req); err != nil {
 		return err
 	}
 	if req.Unchallenged && s.mayOmitPKCE(f.Client) {
@@ -127,9 +128,9 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, ref string) e
 	return s.begin(w, r, f, req)
 }
 
-// addressee is the client, if it may be answered at the redirect URI.
-func (s *Server) addressee(ctx context.Context, req oauth.AuthorizeRequest) (c Client, err error) {
-	if err := s.meet(ctx, req.ClientID); err != nil {
+// addressee is the client, if it may be answered at the redirect URI. from is who asks.
+func (s *Server) addressee(ctx context.Context, from string, req oauth.AuthorizeRequest) (c Client, err error) {
+	if err := s.meet(ctx, from, req.ClientID); err != nil {
 		return c, err
 	}
 	var found, may bool

@@ -83,6 +83,7 @@ type Server struct {
 	fetching singleflight.Group // of documents, by address
 	sources  sources            // of the keys of clients
 	slots    chan struct{}      // held while one is fetched
+	keySlots chan struct{}      // held while keys are
 }
 
 // Pages are what people see. Each call answers the request.
@@ -97,7 +98,7 @@ type Pages interface {
 
 // Open makes the tables.
 func (s *Server) Open(ctx context.Context) error {
-	s.slots = make(chan struct{}, documentSlots)
+	s.slots, s.keySlots = make(chan struct{}, documentSlots), make(chan struct{}, documentSlots)
 	return s.DB.Migrate(ctx, "authserver", migrations)
 }
 

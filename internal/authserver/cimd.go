@@ -13,6 +13,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 )
 
 // Documents says which metadata documents are clients (R221, C07). The zero value
@@ -78,9 +79,10 @@ type described struct {
 
 // meet makes sure that what is known of the client is what its document says now,
 // if its id is the address of one. It opens connections, so it comes before any
-// transaction. Why a document could not be had is told to nobody: it would say what
-// stands behind our firewall (attack 107).
-func (s *Server) meet(ctx context.Context, id string) error {
+// transaction; from is the address on whose account they are. Why a document could
+// not be had is told to nobody: it would say what stands behind our firewall (attack
+// 107).
+func (s *Server) meet(ctx context.Context, from, id string) error {
 	if !oauth.IsDocument(id) {
 		return nil
 	}
@@ -95,13 +97,16 @@ func (s *Server) meet(ctx context.Context, id string) error {
 	if err != nil || d.fresh > now {
 		return err
 	}
+	if err := s.mayFetch(ctx, from, id); err != nil {
+		return err
+	}
 	return s.fetch(ctx, id)
 }
 
 // renew is meet for a client that comes back for tokens: what was known stays good
 // for a while where the document cannot be had, and a stranger's id is not
 // fetched.
-func (s *Server) renew(ctx context.Context, id string) error {
+func (s *Server) renew(ctx context.Context, from, id string) error {
 	if !oauth.IsDocument(id) || !s.Documents().allows(id) {
 		return nil
 	}
@@ -109,7 +114,7 @@ func (s *Server) renew(ctx context.Context, id string) error {
 	if err != nil || d.fetched == 0 || d.fresh > now || d.try > now {
 		return err
 	}
-	if err := s.meet(ctx, id); err == nil {
+	if err := s.meet(ctx, from, id); err == nil || problem.Is(err, throttle.TooOften) {
 		return nil
 	}
 	return s.DB.Do(ctx, func(tx *store.Tx) error {
@@ -119,13 +124,10 @@ func (s *Server) renew(ctx context.Context, id string) error {
 }
 
 // introduced is meet for a client that begins at an endpoint for programs.
-func (s *Server) introduced(ctx context.Context, id string) error {
-	err := s.meet(ctx, id)
-	switch e := problem.From(err); {
-	case err == nil || e.Kind == problem.Internal:
+func (s *Server) introduced(ctx context.Context, from, id string) error {
+	err := s.meet(ctx, from, id)
+	if err == nil || problem.From(err).Kind == problem.Internal || problem.From(err).Kind == problem.Limited {
 		return err
-	case e.Kind == problem.Limited:
-		return oauth.Errorf(oauth.TemporarilyUnavailable, "too many documents are being fetched; try again in a moment")
 	}
 	return badClient("its document cannot be had")
 }
@@ -155,7 +157,7 @@ func (s *Server) fetch(ctx context.Context, id string) error {
 		if d, now, err := s.document(ctx, id); err != nil || d.fresh > now { // somebody just did
 			return nil, err
 		}
-		free, err := s.slot(ctx)
+		free, err := slot(ctx, s.slots)
 		if err != nil {
 			return nil, err
 		}
@@ -170,12 +172,12 @@ func (s *Server) fetch(ctx context.Context, id string) error {
 }
 
 // slot waits for a place among those that fetch.
-func (s *Server) slot(ctx context.Context) (free func(), err error) {
+func slot(ctx context.Context, slots chan struct{}) (free func(), err error) {
 	wait := time.NewTimer(documentWait)
 	defer wait.Stop()
 	select {
-	case s.slots <- struct{}{}:
-		return func() { <-s.slots }, nil
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
 	case <-wait.C:
 	case <-ctx.Done():
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/principal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 )
 
@@ -125,12 +126,12 @@ type presented struct {
 // is signed takes time (R404, attack 43). A secret is accepted in the body or the
 // header, whichever the client was told.
 func (s *Server) present(r *http.Request, form url.Values) (presented, error) {
-	id, secret := form.Get("client_id"), form.Get("client_secret")
+	id, secret, from := form.Get("client_id"), form.Get("client_secret"), throttle.Address(r.RemoteAddr)
 	if form.Get("client_assertion") != "" {
 		if secret != "" || r.Header.Get("Authorization") != "" {
 			return presented{}, oauth.Errorf(oauth.InvalidRequest, "the client authenticates in two ways at once")
 		}
-		signed, err := s.signedBy(r.Context(), form)
+		signed, err := s.signedBy(r.Context(), from, form)
 		if err != nil {
 			return presented{}, err
 		}
@@ -149,7 +150,7 @@ func (s *Server) present(r *http.Request, form url.Values) (presented, error) {
 	} else if r.Header.Get("Authorization") != "" {
 		return presented{}, badClient("its header is not Basic")
 	}
-	return presented{id: id, secret: secret}, s.renew(r.Context(), id)
+	return presented{id: id, secret: secret}, s.renew(r.Context(), from, id)
 }
 
 // authenticate finds out which client presented that (attacks 41–44).

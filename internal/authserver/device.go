@@ -51,7 +51,7 @@ func (s *Server) device(w http.ResponseWriter, r *http.Request, ref string) erro
 	if err := s.mayBegin(r, authn.Browser{}, shown.id); err != nil {
 		return err
 	}
-	if err := s.introduced(r.Context(), shown.id); err != nil {
+	if err := s.introduced(r.Context(), throttle.Address(r.RemoteAddr), shown.id); err != nil {
 		return err
 	}
 	var code token.Split

@@ -15,7 +15,7 @@ import (
 // guess.
 const (
 	Authorizations throttle.Group = "authorize"   // begun: at the authorization endpoint, pushed, for a device
-	Registrations  throttle.Group = "register"    // of apps that register themselves; their changes by themselves
+	Registrations  throttle.Group = "register"    // of apps that register themselves; their changes, and documents that are fetched, each by themselves
 	Guesses        throttle.Group = "typed_codes" // codes of devices, right or wrong
 	Failures       throttle.Group = "failures"    // at the endpoints for programs
 )
@@ -32,7 +32,23 @@ func (s *Server) mayBegin(r *http.Request, b authn.Browser, client string) error
 	if b.SignedIn() {
 		return s.Throttle.Take(Authorizations+"/person", b.Member.ID)
 	}
-	allowed, err := s.somebodyAllows(r.Context(), client)
+	return s.unlessAllowed(r.Context(), address, client, full)
+}
+
+// mayFetch counts a document that is fetched on account of an address. One that was
+// not known makes a row, like a registration (attacks 57, 104).
+func (s *Server) mayFetch(ctx context.Context, address, client string) error {
+	full := s.Throttle.Take(Registrations+"/document", address)
+	if full == nil {
+		return nil
+	}
+	return s.unlessAllowed(ctx, address, client, full)
+}
+
+// unlessAllowed is full, except for an app that somebody has allowed, which is counted
+// by itself.
+func (s *Server) unlessAllowed(ctx context.Context, address, client string, full error) error {
+	allowed, err := s.somebodyAllows(ctx, client)
 	if err != nil || !allowed {
 		return cmp.Or(err, full)
 	}

@@ -5,12 +5,16 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/outbound/outboundtest"
 	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 )
 
@@ -123,6 +127,60 @@ func TestAuthorizationsAreLimited(t *testing.T) {
 		}
 		h.silent(b, known, with("redirect_uri", web)) // and that holds up nobody who is signed in
 	}, func(c *app.Config) { c.AuthorizeLimit = throttle.Limit{Each: 10, All: 1000, Per: day} })
+}
+
+// Attacks 57, 104, 125: a document that is fetched counts like a registration, at every
+// door: each makes a row, and holds a slot. One that somebody has allowed is fetched
+// again all the same.
+func TestDocumentsAreLimited(t *testing.T) {
+	world := outboundtest.New(t)
+	var asked atomic.Int32
+	var host string
+	host = world.Serve("many.example", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"client_id":%q,"client_name":"Doc app","redirect_uris":[%q]}`, host+r.URL.Path, host+"/cb")
+	}))
+	onEach(t, func(t *testing.T, h house) {
+		asked.Store(0)
+		at := func(name string) string { return host + "/" + name + ".json" }
+		b, known := h.person(), at("known")
+		change := with("redirect_uri", host+"/cb")
+		tokens := h.allowed(b, known, "always", change) // 1
+		for i := range 9 {
+			if a := h.authorize(authorization(h, at(fmt.Sprint(i)), change)); a.StatusCode != http.StatusSeeOther {
+				t.Fatalf("%d: %d %s", i, a.StatusCode, a.Text)
+			}
+		}
+		h.unchanged(t, func() {
+			for i := range 5 {
+				unknown := at(fmt.Sprint("new", i))
+				a := h.authorize(authorization(h, unknown, change))
+				shown(t, a, http.StatusTooManyRequests)
+				if a.Header.Get("Retry-After") == "" {
+					t.Errorf("%v", a.Header)
+				}
+				limited(t, h.Form("/oauth/par", authorization(h, unknown, change)))
+				limited(t, h.Form("/oauth/device", with("client_id", unknown)))
+				claims := map[string]any{"iss": unknown, "sub": unknown, "aud": h.URL, "jti": fmt.Sprint(i), "exp": time.Now().Add(time.Minute).Unix()}
+				limited(t, h.Form("/oauth/token", with("grant_type", "client_credentials", "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+					"client_assertion", signer{alg: jose.ES256, key: newKey(t)}.signAs(t, "JWT", claims))))
+			}
+		})
+		if asked.Load() != 10 {
+			t.Errorf("fetched %d times", asked.Load())
+		}
+		h.later(2 * time.Hour)
+		h.silent(b, known, change)
+		if asked.Load() != 11 {
+			t.Error("what somebody allowed is not fetched again")
+		}
+		shown(t, h.authorize(authorization(h, at("0"), change)), http.StatusTooManyRequests)
+		h.later(2 * time.Hour)
+		if tokens = h.refresh(known, tokens.RefreshToken); !h.works(tokens.AccessToken) || asked.Load() != 12 {
+			t.Errorf("the app does not go on, or was fetched %d times", asked.Load())
+		}
+	}, documented(world), func(c *app.Config) { c.RegisterLimit = throttle.Limit{Each: 10, All: 1000, Per: day} })
 }
 
 // R418: what fails too often at the endpoints for programs is told to wait; what does

@@ -12,6 +12,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 )
 
@@ -46,7 +47,7 @@ func (s *Server) push(w http.ResponseWriter, r *http.Request, _ string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.introduced(r.Context(), shown.id); err != nil {
+	if err := s.introduced(r.Context(), throttle.Address(r.RemoteAddr), shown.id); err != nil {
 		return err
 	}
 	if err := s.mayBegin(r, authn.Browser{}, shown.id); err != nil {
