@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/authn"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
@@ -67,9 +68,11 @@ func (s *Server) somebodyAllows(ctx context.Context, client string) (allowed boo
 // in its place where there were too many from this address. What does not fail is
 // answered all the same: who shares the address with an attacker, as the users of a
 // hosted client do, goes on (R418). A device that asks too early is told so, and
-// whoever waits for a person has not failed.
+// whoever waits for a person, or has to send a proof again with a nonce, has not
+// failed.
 func (s *Server) failed(r *http.Request, e *oauth.Error) error {
-	if e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests || e.Code == oauth.AuthorizationPending || e.Code == oauth.SlowDown {
+	waits := slices.Contains([]string{oauth.AuthorizationPending, oauth.SlowDown, oauth.UseNonce}, e.Code)
+	if waits || e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests {
 		return nil
 	}
 	return s.Throttle.Take(Failures, throttle.Address(r.RemoteAddr))

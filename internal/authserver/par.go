@@ -126,7 +126,7 @@ func (s *Server) pushable(c Client, form url.Values) (string, *oauth.Error) {
 func (s *Server) pushed(ctx context.Context, client, reference string) (url.Values, error) {
 	unknown := pushedUnknown.New("the app's request is not there")
 	id, presented, ok := token.Parse("par_", reference)
-	if !ok || !oauth.Readable(id) || !oauth.Readable(client) {
+	if !ok || !oauth.Readable(client) {
 		return nil, unknown
 	}
 	var query string

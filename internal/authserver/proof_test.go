@@ -13,6 +13,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth/oauthtest"
+	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 )
 
 // proving posts a form with a proof.
@@ -281,7 +282,7 @@ func TestCodesAreBoundToAKey(t *testing.T) {
 // RFC 9449 §8, §9: where nonces are wanted, a proof without one is told which, and
 // what the answer gives is good at both servers.
 func TestProofsNeedANonce(t *testing.T) {
-	h := start(t, apptest.Dev, func(c *app.Config) { c.NeedNonce = true })
+	h := start(t, apptest.Dev, func(c *app.Config) { c.NeedNonce, c.FailureLimit = true, throttle.Limit{Each: 2, Per: day} })
 	key := oauthtest.NewKey(t, "ES256")
 	client := h.Register()
 	code, verifier := h.Code(client, nil)

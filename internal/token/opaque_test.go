@@ -72,7 +72,9 @@ func TestBadOpaqueTokensAreRefused(t *testing.T) {
 			"no row":           {NewSplit("at_").Token, "there is no such token"},
 			"refresh token":    {good.Refresh, "the token is too long or no JWT"},
 			"as a refresh one": {"at_" + strings.TrimPrefix(good.Refresh, "rt_"), "there is no such token"},
-			"id in small":      {strings.ToLower(id) + "." + secret, "there is no such token"},
+			"id in small":      {strings.ToLower(id) + "." + secret, "the token does not have the form of one"},
+			"no text":          {"at_" + strings.Repeat("\xff", 26) + "." + secret, "the token does not have the form of one"},
+			"a NUL":            {id[:len(id)-1] + "\x00." + secret, "the token does not have the form of one"},
 			"long":             {id + "." + strings.Repeat("A", 64<<10), "the token does not have the form of one"},
 		} {
 			if _, err := accept(t, two, c.raw); err != ErrToken(c.why) {

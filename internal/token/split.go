@@ -27,14 +27,17 @@ func NewSplit(prefix string) Split {
 	return Split{Token: id + "." + text, ID: id, Hash: hash(text)}
 }
 
-// Parse takes a split token apart. It judges the form only.
+// Parse takes a split token apart. It judges the form only: an id that is one is text
+// that every database takes.
 func Parse(prefix, token string) (id string, secret Presented, ok bool) {
 	id, text, found := strings.Cut(token, ".")
-	if !found || !strings.HasPrefix(id, prefix) || len(id) != len(prefix)+26 || len(text) != 43 {
+	if !found || !strings.HasPrefix(id, prefix) || len(id) != len(prefix)+26 || len(text) != 43 || strings.ContainsFunc(id[len(prefix):], noneOfAnID) {
 		return "", nil, false
 	}
 	return id, hash(text), true
 }
+
+func noneOfAnID(r rune) bool { return (r < '0' || r > '9') && (r < 'A' || r > 'Z') }
 
 // Presented is the hash of a secret that somebody presented.
 type Presented []byte
