@@ -53,7 +53,7 @@ var floors = []struct {
 	{3, "token", "oauth seal"},
 	{4, "identity", "audit jwks token"},
 	{4, "gate", "audit"},
-	{5, "authn", "audit identity issuer jwks mail oauth request token"},
+	{5, "authn", "audit identity issuer jwks mail oauth request seal token"},
 	{5, "vault", "audit gate identity oauth seal token"},
 	{7, "upstream", "mcp seal"},
 	{7, "authserver", "audit authn gate identity issuer jwks mail oauth outbound request seal throttle token vault"},

@@ -172,7 +172,7 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log, Window: c.ReuseWindow, Alg: c.SigningAlg, KeyLife: c.SigningKeyLife, NeedNonce: c.NeedNonce, Opaque: h.opaque}
 	h.people = &identity.People{DB: db, Dev: c.Dev, Audit: h.audit, Tokens: h.tokens, Registry: h.registry}
 	letters := &mail.Printer{Out: out}
-	h.authn = &authn.Authn{DB: asked, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL, Public: c.PublicURL, External: external}
+	h.authn = &authn.Authn{DB: asked, Box: &box, Audit: h.audit, People: h.people, Tokens: h.tokens, Mail: letters, Issuer: c.IssuerURL, Public: c.PublicURL, External: external}
 	h.gate = &gate.Gate{DB: db, Audit: h.audit, Registry: h.registry}
 	h.servers = &upstream.Servers{DB: db, Registry: h.registry, Box: box, Log: h.log, Public: c.PublicURL, Version: Version, Followed: h.followed}
 	h.vault = &vault.Vault{

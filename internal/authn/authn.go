@@ -14,6 +14,7 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/audit"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
 	"github.com/gatehouse-mcp/gatehouse/internal/mail"
+	"github.com/gatehouse-mcp/gatehouse/internal/seal"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 )
@@ -26,11 +27,13 @@ const (
 	SetupLife   = 30 * time.Minute
 	LinkLife    = 15 * time.Minute
 	SessionLife = 8 * time.Hour
+	KnownLife   = 180 * 24 * time.Hour // a browser is known after its person last signed in
 )
 
 // Authn knows who is calling. Set the fields and call Open.
 type Authn struct {
 	DB     *store.DB
+	Box    *seal.Box
 	Audit  *audit.Log
 	People *identity.People
 	Tokens *token.Tokens

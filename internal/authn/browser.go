@@ -17,12 +17,13 @@ import (
 )
 
 // The cookies. The first names the browser before anybody has signed in and
-// binds forms to it; the second is the session. Each waiting authorization has a
-// cookie of its own, so that several can begin at once in a browser that has
-// been given no name yet.
+// binds forms to it; the second is the session; the third says, sealed, who signed
+// in last, and opens nothing. Each waiting authorization has a cookie of its own, so
+// that several can begin at once in a browser that has been given no name yet.
 const (
 	browserCookie = "__Host-gatehouse-browser"
 	sessionCookie = "__Host-gatehouse-session"
+	knownCookie   = "__Host-gatehouse-known"
 	flowCookie    = "__Host-gatehouse-"
 )
 
@@ -131,6 +132,27 @@ func (a *Authn) begin(tx *store.Tx, workspace, user string) (token.Split, error)
 	_, err := tx.Exec(`INSERT INTO browser_session (id, hash, workspace, user_id, created_at, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6)`, s.ID, s.Hash, workspace, user, tx.Now, tx.Now+SessionLife.Microseconds())
 	return s, err
+}
+
+const knownKind = "known_browser"
+
+// Knows reports whether the member with this address was the last to sign in in this
+// browser. It is good for one thing: strangers cannot use up that person's letters.
+func (a *Authn) Knows(r *http.Request, email string) (knows bool, err error) {
+	c, err := r.Cookie(knownCookie)
+	if err != nil {
+		return false, nil
+	}
+	user, err := a.Box.OpenHandle(knownKind, c.Value)
+	if err != nil {
+		return false, nil // bent, or sealed with a key that is gone
+	}
+	err = a.DB.View(r.Context(), func(tx *store.Tx) error {
+		m, found, err := a.People.ByEmail(tx, email)
+		knows = found && m.ID == string(user)
+		return err
+	})
+	return knows, err
 }
 
 // SignOut ends the browser's session and forgets its cookie.

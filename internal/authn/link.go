@@ -108,6 +108,7 @@ func (a *Authn) UseLink(w http.ResponseWriter, r *http.Request, raw, ref string)
 		return "", err
 	}
 	var session token.Split
+	var known string
 	err = a.DB.Do(r.Context(), func(tx *store.Tx) error {
 		var workspace, user string
 		err := tx.QueryRow(`UPDATE sign_in_link SET used_at = $1 WHERE id = $2 AND hash = $3 AND used_at IS NULL AND expires_at > $1
@@ -122,6 +123,9 @@ func (a *Authn) UseLink(w http.ResponseWriter, r *http.Request, raw, ref string)
 		if !found {
 			return LinkUsed.New("this sign-in link does not work any more")
 		}
+		if known, err = a.Box.Handle(knownKind, []byte(m.ID)); err != nil {
+			return err
+		}
 		if err := a.end(tx, before, ref); err != nil {
 			return err
 		}
@@ -135,5 +139,6 @@ func (a *Authn) UseLink(w http.ResponseWriter, r *http.Request, raw, ref string)
 		return "", err
 	}
 	setCookie(w, sessionCookie, session.Token, int(SessionLife/time.Second))
+	setCookie(w, knownCookie, known, int(KnownLife/time.Second))
 	return flow, nil
 }

@@ -12,6 +12,7 @@ import (
 const (
 	session = "__Host-gatehouse-session"
 	name    = "__Host-gatehouse-browser"
+	known   = "__Host-gatehouse-known"
 )
 
 // R1208, attack 110: cookies are for this host, over TLS or this computer, out of
@@ -29,13 +30,15 @@ func TestCookiesAreNarrow(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		answer apptest.Answer
+		nth    int
+		of     int
 		maxAge int
-	}{{session, answer, 8 * 60 * 60}, {name, fresh, 0}} {
+	}{{session, answer, 0, 2, 8 * 60 * 60}, {known, answer, 1, 2, 180 * 24 * 60 * 60}, {name, fresh, 0, 1, 0}} {
 		cookies := row.answer.Cookies()
-		if len(cookies) != 1 {
+		if len(cookies) != row.of {
 			t.Fatalf("%s: %v", row.name, row.answer.Header["Set-Cookie"])
 		}
-		c := cookies[0]
+		c := cookies[row.nth]
 		if c.Name != row.name || !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Domain != "" || c.MaxAge != row.maxAge {
 			t.Errorf("%s", c.Raw)
 		}

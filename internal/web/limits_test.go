@@ -11,6 +11,48 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 )
 
+// Attack 125: a stranger who asks for a person's letters again and again does not keep
+// the person out: a browser in which that person signed in before gets them still, as
+// many again, and for nobody else.
+func TestStrangersKeepNobodyOut(t *testing.T) {
+	h := apptest.Open(t)
+	owner := h.Browser()
+	owner.SetUp()
+	owner.Submit("/logout", apptest.Fields(owner.Open("/").Text))
+	ask := func(b *apptest.Browser, email string) int {
+		form := apptest.Fields(b.Open("/login?switch=1").Text)
+		form.Set("email", email)
+		return b.Submit("/login", form).StatusCode
+	}
+	for i := range 15 {
+		for _, email := range []string{apptest.Owner, "nobody@acme.example"} {
+			if got, want := ask(h.Browser(), email), map[bool]int{true: http.StatusOK, false: http.StatusTooManyRequests}[i < 10]; got != want {
+				t.Fatalf("%s, %d: %d", email, i, got)
+			}
+		}
+	}
+	if got := ask(owner, "nobody@acme.example"); got != http.StatusTooManyRequests {
+		t.Errorf("for somebody else: %d", got)
+	}
+	bent := h.Browser()
+	bent.Cookies["__Host-gatehouse-known"] = owner.Cookies["__Host-gatehouse-known"] + "A"
+	if got := ask(bent, apptest.Owner); got != http.StatusTooManyRequests {
+		t.Errorf("with a bent cookie: %d", got)
+	}
+	if got := ask(owner, strings.ToUpper(apptest.Owner)); got != http.StatusOK {
+		t.Fatalf("the person is kept out: %d", got)
+	}
+	if a := owner.UseLink(); a.StatusCode != http.StatusOK || !strings.Contains(owner.Open("/me").Text, "Connected apps") {
+		t.Errorf("the letter does not work: %d", a.StatusCode)
+	}
+	for range 9 {
+		ask(owner, apptest.Owner)
+	}
+	if got := ask(owner, apptest.Owner); got != http.StatusTooManyRequests {
+		t.Errorf("a browser that is known has no limit: %d", got)
+	}
+}
+
 // R418, attacks 117, 125: asking for sign-in links is limited by address, and by whom
 // the letters go to, known or not; a session is not touched by it.
 func TestSignInIsLimited(t *testing.T) {

@@ -281,7 +281,7 @@ func (p *Pages) sendLink(w http.ResponseWriter, r *http.Request, _ string) error
 	if err := p.Throttle.Take(SignIns, throttle.Address(r.RemoteAddr)); err != nil {
 		return err
 	}
-	if err := p.Throttle.Take(Letters, strings.ToLower(strings.TrimSpace(email))); err != nil {
+	if err := p.mayWrite(r, strings.ToLower(strings.TrimSpace(email))); err != nil {
 		return err
 	}
 	if _, ok := p.AuthServer.Waiting(r, flow); !ok && p.connecting(flow) == "" {
@@ -295,6 +295,20 @@ func (p *Pages) sendLink(w http.ResponseWriter, r *http.Request, _ string) error
 		Page: p.frame(ref), Email: email, Log: true, Lasts: authn.LinkLife,
 		Again: "/login?" + url.Values{"flow": {flow}}.Encode(),
 	})
+}
+
+// mayWrite counts a letter to a person. Where strangers have used up what there is,
+// the person's own browser goes on, and is counted by itself.
+func (p *Pages) mayWrite(r *http.Request, email string) error {
+	full := p.Throttle.Take(Letters, email)
+	if full == nil {
+		return nil
+	}
+	knows, err := p.Authn.Knows(r, email)
+	if err != nil || !knows {
+		return cmp.Or(err, full)
+	}
+	return p.Throttle.Take(Letters+"/known", email)
 }
 
 func (p *Pages) showLink(w http.ResponseWriter, r *http.Request, ref string) error {
