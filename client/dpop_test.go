@@ -1,6 +1,7 @@
 package client
 
 import (
+	"crypto"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -92,7 +93,7 @@ func (b *binding) judge(w http.ResponseWriter, r *http.Request, token string) bo
 		b.fault("%s: no key, or not its signature", r.URL.Path)
 		return true
 	}
-	print, _ := key.Thumbprint(6)
+	print, _ := key.Thumbprint(crypto.SHA256)
 	sum := sha256.Sum256([]byte(token))
 	switch {
 	case proof.Headers[0].ExtraHeaders["typ"] != "dpop+jwt", claims.Method != r.Method, claims.URL != b.URL+r.URL.Path, time.Since(time.Unix(claims.Issued, 0)).Abs() > time.Minute:

@@ -105,7 +105,7 @@ person decide what an app may do, passes the calls on and remembers them.`,
 	root.PersistentFlags().BoolVar(&c.plain, "no-color", false, "print without colours (so does the variable NO_COLOR)")
 	root.SetHelpCommand(c.helpCommand())
 	root.AddCommand(
-		c.serveCommand(), c.configCommand(), c.addCommand(), c.serversCommand(), c.auditCommand(), c.appsCommand(), c.clientsCommand(), c.connectionsCommand(), c.serviceAccountsCommand(), c.keysCommand(), c.introspectorsCommand(),
+		c.serveCommand(), c.stdioCommand(), c.configCommand(), c.addCommand(), c.serversCommand(), c.auditCommand(), c.appsCommand(), c.clientsCommand(), c.connectionsCommand(), c.serviceAccountsCommand(), c.keysCommand(), c.introspectorsCommand(),
 		c.loginCommand(), c.logoutCommand(), c.whoamiCommand(), c.toolsCommand(), c.callCommand(),
 		c.demoCommand(), c.healthCommand(), c.doctorCommand(), c.traceCommand(), c.versionCommand(),
 	)

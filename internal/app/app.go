@@ -59,7 +59,7 @@ func Run(ctx context.Context, c Config, out io.Writer) error {
 	}
 	given := c
 	if c.PublicURL == "" {
-		c.PublicURL = c.localAddress(listeners[0].Addr())
+		c.PublicURL = c.localAddress(listeners[0].Addr().String())
 	}
 	h, err := furnish(ctx, c, out)
 	if err != nil {
@@ -104,6 +104,7 @@ type house struct {
 	live   atomic.Pointer[Config] // with what has changed since, where that needs no restart
 	pair   *certificate           // nil without TLS
 	node   string                 // this process, among those that share the database
+	guest  bool                   // beside a server, for one program: what all share it leaves alone
 	log    *slog.Logger
 	level  *slog.LevelVar // of the log
 
@@ -138,7 +139,7 @@ type house struct {
 // or a page. Tools and jobs take as long as they need.
 const patience = 5 * time.Second
 
-// furnish makes the rooms, lowest floor first.
+// furnish makes the rooms of a server.
 func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	_, missing := os.Stat(c.MasterKeyFile)
 	key, err := seal.LoadKey(c.MasterKeyFile, true)
@@ -152,6 +153,11 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 	if missing != nil {
 		fmt.Fprintf(out, "✓ Made a new master key, %s: keep a copy, without it the database can't be read\n", c.MasterKeyFile)
 	}
+	return furnishWith(ctx, c, out, key, db, false)
+}
+
+// furnishWith makes the rooms, lowest floor first. If that fails it closes db.
+func furnishWith(ctx context.Context, c Config, out io.Writer, key *seal.Key, db *store.DB, guest bool) (*house, error) {
 	external, err := c.trusted()
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -162,11 +168,11 @@ func furnish(ctx context.Context, c Config, out io.Writer) (*house, error) {
 		return nil, errors.Join(configInvalid.New("the configuration can't be used").WithWhy("%v", err), db.Close())
 	}
 	box := seal.Box{Keeper: key}
-	h := &house{config: c, node: store.ID("node_"), key: key, db: db, registry: &tool.Registry{}}
+	h := &house{config: c, guest: guest, node: store.ID("node_"), key: key, db: db, registry: &tool.Registry{}}
 	h.log, h.level, h.writeLog = newLog(c, out)
 	h.supervisor = theSupervisor()
 	h.live.Store(&c)
-	h.audit = &audit.Log{DB: db, Box: box}
+	h.audit = &audit.Log{DB: db, Box: box, Guest: guest}
 	db.BeforeCommit = h.audit.Seal
 	asked := db.Within(patience)
 	h.tokens = &token.Tokens{DB: db, Box: &box, Issuer: c.IssuerURL, Log: h.log, Window: c.ReuseWindow, Alg: c.SigningAlg, KeyLife: c.SigningKeyLife, NeedNonce: c.NeedNonce, Opaque: h.opaque}
@@ -219,10 +225,13 @@ func (h *house) prepare(ctx context.Context) error {
 	if err := h.registry.Publish(tool.Control, control); err != nil {
 		return err
 	}
-	for _, open := range []func(context.Context) error{
-		h.audit.Open, h.throttle.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.vault.Open, h.oauth.Open, h.servers.Open, h.mcp.Open, h.recover,
-		func(ctx context.Context) error { return h.follow(ctx, h.config) },
-	} {
+	opening := []func(context.Context) error{
+		h.audit.Open, h.throttle.Open, h.people.Open, h.tokens.Open, h.authn.Open, h.vault.Open, h.oauth.Open, h.servers.Open, h.mcp.Open,
+	}
+	if !h.guest {
+		opening = append(opening, h.recover, func(ctx context.Context) error { return h.follow(ctx, h.config) })
+	}
+	for _, open := range opening {
 		if err := open(ctx); errors.Is(err, seal.ErrOtherKey) {
 			return masterKeyUnusable.New("the master key %s can't be used", h.config.MasterKeyFile).
 				WithWhy("the database was made with another one").Because(err)
@@ -277,17 +286,24 @@ func (h *house) work(ctx context.Context) (stop func()) {
 		h.sweepUp,
 		h.keepKeys,
 		h.watchdog,
-		func(ctx context.Context) {
-			if err := h.audit.Attend(ctx); err != nil {
-				h.log.Error("calls that were cut off could not be closed; others will do it", "err", err)
-			}
-		},
-		func(ctx context.Context) {
-			if err := h.audit.Run(ctx); err != nil {
-				h.log.Error("what strangers did could not be recorded", "err", err)
-			}
-		},
+		h.attend,
+		h.record,
 	)
+}
+
+// attend is the job that shows that this process lives, and looks for those that do
+// not.
+func (h *house) attend(ctx context.Context) {
+	if err := h.audit.Attend(ctx); err != nil {
+		h.log.Error("calls that were cut off could not be closed; others will do it", "err", err)
+	}
+}
+
+// record is the job that records what strangers do.
+func (h *house) record(ctx context.Context) {
+	if err := h.audit.Run(ctx); err != nil {
+		h.log.Error("what strangers did could not be recorded", "err", err)
+	}
 }
 
 // own runs jobs. The returned function ends them and waits for them.
@@ -328,7 +344,7 @@ func localOwner(*http.Request) (principal.Principal, error) {
 // open serves on all listeners until ctx ends, then lets requests end.
 func (h *house) open(ctx context.Context, listeners []net.Listener, socket net.Listener) error {
 	inside := routes(h.socket.Routes)
-	misnamed := func(r *http.Request) { h.authn.Refused(r, "request for another host") }
+	misnamed := func(r *http.Request) { h.authn.Refused(r.RemoteAddr, "request for another host") }
 	servers := []*http.Server{
 		h.server(proxied(h.proxies, h.probed(false, guard(hosts(h.config, listeners[0]), misnamed, h.outside())))),
 		h.server(h.probed(true, inside)),

@@ -23,5 +23,5 @@ import (
 var Codes = slices.Concat(
 	problem.Codes, store.Codes, throttle.Codes, tool.Codes, issuer.Codes, audit.Codes, token.Codes, identity.Codes, gate.Codes, authn.Codes,
 	vault.Codes, upstream.Codes, authserver.Codes, web.Codes,
-	[]problem.Code{portTaken, listenFailed, alreadyRunning, masterKeyUnusable, masterKeyUnchanged, masterKeyUnknown, masterKeyNeeded, dataDirUnusable, configInvalid, externalSecretUnreadable, certificateUnusable, selfCheckFailed},
+	[]problem.Code{portTaken, listenFailed, alreadyRunning, masterKeyUnusable, masterKeyUnchanged, masterKeyUnknown, masterKeyNeeded, dataDirUnusable, nothingServed, configInvalid, externalSecretUnreadable, certificateUnusable, selfCheckFailed},
 )

@@ -157,10 +157,10 @@ func address(scheme, host string) string {
 }
 
 // localAddress is the public address of a server that was told to listen at
-// c.Listen, does so at l, and has no other. Only who listens as localhost holds both
+// c.Listen, does so at listens, and has no other. Only who listens as localhost holds both
 // addresses of that name; the other could be somebody else's.
-func (c Config) localAddress(l net.Addr) string {
-	host, port, _ := net.SplitHostPort(l.String()) // of a listener, so it can be split
+func (c Config) localAddress(listens string) string {
+	host, port, _ := net.SplitHostPort(listens) // of a listener, or judged, so it can be split
 	if name, _, _ := net.SplitHostPort(c.Listen); name == "localhost" {
 		host = name
 	}

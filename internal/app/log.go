@@ -170,14 +170,7 @@ func (h *house) over(r *http.Request, a *observed, began time.Time, ended bool) 
 	line := append(room[:0],
 		slog.String("ref", rec.Ref), slog.String("method", r.Method), slog.String("route", route(r)), slog.Int("status", a.status),
 		slog.Int64("bytes", a.bytes), slog.Int64("us", time.Since(began).Microseconds()), slog.String("from", audit.Prefix(r.RemoteAddr)))
-	for _, known := range [...]struct{ name, value string }{
-		{"principal", rec.Principal}, {"client", rec.Client}, {"call", rec.Call}, {"code", rec.Code}, {"why", rec.Why},
-	} {
-		if known.value != "" {
-			line = append(line, slog.String(known.name, known.value))
-		}
-	}
-	h.log.LogAttrs(context.WithoutCancel(r.Context()), level, "request", line...)
+	h.log.LogAttrs(context.WithoutCancel(r.Context()), level, "request", rec.Append(line)...)
 }
 
 // route is what of the address is known beforehand: what a stranger wrote there

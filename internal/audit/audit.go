@@ -46,6 +46,8 @@ type Log struct {
 	DB  *store.DB
 	Box seal.Box // keeps the key that signs heads
 
+	Guest bool // is this process one beside a server that keeps the same database? Recover leaves its calls alone
+
 	key  ed25519.PrivateKey
 	node string // names this process
 
@@ -64,6 +66,9 @@ type Log struct {
 // is none.
 func (l *Log) Open(ctx context.Context) error {
 	l.node = store.ID("node_")
+	if l.Guest {
+		l.node = store.ID(guest)
+	}
 	if err := l.DB.Migrate(ctx, "audit", migrations); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
@@ -17,12 +18,19 @@ const (
 	quiet     = 5
 )
 
+// guest begins the id of a node that is a guest.
+const guest = "guest_"
+
 // Recover records the outcome Unknown for the calls that any other node carried:
 // their process ended before it was known. It is for the start of a server whose
-// database nobody else uses. It returns how many there were.
+// database no other server uses; guests may be there, and Attend tells whether they
+// are. It returns how many there were.
 func (l *Log) Recover(ctx context.Context) (found int, err error) {
 	nodes, err := l.others(ctx)
 	for _, n := range nodes {
+		if strings.HasPrefix(n.id, guest) {
+			continue
+		}
 		closed, buried := l.bury(ctx, n)
 		found, err = found+closed, errors.Join(err, buried)
 	}

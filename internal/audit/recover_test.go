@@ -91,6 +91,28 @@ func TestPendingCallsAreClosedAfterACrash(t *testing.T) {
 	})
 }
 
+// A server that starts leaves the calls of guests alone, which may be there (R713): if
+// they are not, they are silent.
+func TestCallsOfGuestsOutliveAServer(t *testing.T) {
+	eachLog(t, func(t *testing.T, l *Log) {
+		there := &Log{DB: l.DB, Box: l.Box, Guest: true}
+		if err := there.Open(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		write(t, there, event("a", "running", Pending))
+		if n, err := l.Recover(t.Context()); n != 0 || err != nil {
+			t.Errorf("recovered %d, %v", n, err)
+		}
+		w := watch{}
+		if n := watches(t, l, w, there); n != 0 {
+			t.Errorf("closed %d calls of a guest that lives", n)
+		}
+		if n := watches(t, l, w); n != 1 {
+			t.Errorf("closed %d calls of a guest that is silent", n)
+		}
+	})
+}
+
 // Of nodes that share a database, one that is silent loses its calls to the
 // others, and one that lives keeps them, however long they last.
 func TestSilentNodeIsClosedAndLiveOneIsNot(t *testing.T) {

@@ -43,18 +43,23 @@ var (
 // or a problem of ours.
 func (a *Authn) Bearer(r *http.Request, resource string) (principal.Principal, error) {
 	p, err := a.bearer(r, r.Header.Values("Authorization"), resource)
-	record := request.Of(r.Context())
-	record.Principal, record.Client, record.Token = named(p), p.Client, p.Token
-	if e := problem.From(err); err != nil && e.Kind == problem.Unauthenticated && e.Cause != nil {
-		record.Why = e.Cause.Error()
-		a.Refused(r, "bearer token refused: "+e.Cause.Error())
-	}
+	a.note(request.Of(r.Context()), p, err, r.RemoteAddr)
 	return p, err
 }
 
-// Refused counts a request that was refused before anybody knew who sent it.
-func (a *Authn) Refused(r *http.Request, why string) {
-	a.Audit.Stranger(audit.Denied, why, audit.Prefix(r.RemoteAddr))
+// note puts into the record who calls, or why nobody does, which is counted.
+func (a *Authn) note(record *request.Record, p principal.Principal, err error, remote string) {
+	record.Principal, record.Client, record.Token = named(p), p.Client, p.Token
+	if e := problem.From(err); err != nil && e.Kind == problem.Unauthenticated && e.Cause != nil {
+		record.Why = e.Cause.Error()
+		a.Refused(remote, "bearer token refused: "+e.Cause.Error())
+	}
+}
+
+// Refused counts a request that was refused before anybody knew who sent it, from a
+// remote address, or "" where there is none.
+func (a *Authn) Refused(remote, why string) {
+	a.Audit.Stranger(audit.Denied, why, audit.Prefix(remote))
 }
 
 // named is the principal in the log; a stranger has no name.
@@ -73,30 +78,64 @@ func (a *Authn) bearer(r *http.Request, values []string, resource string) (princ
 	if len(values) > 1 || !ok || !slices.Contains([]string{"bearer", "dpop"}, strings.ToLower(scheme)) || raw == "" || strings.ContainsAny(raw, " ,\t") {
 		return principal.Principal{}, refuse(token.ErrToken("the header is not one bearer token"))
 	}
+	v, err := a.judge(r.Context(), raw, resource)
+	if err != nil {
+		return principal.Principal{}, err
+	}
+	if err := a.proved(r, v.claims, scheme, raw); err != nil {
+		return principal.Principal{}, err
+	}
+	return v.caller(resource), nil
+}
+
+// Token says who calls with an access token that came in another way than with a
+// request over HTTP, and is good at the resource. key is the thumbprint of a key that
+// the caller is known to hold, or empty: a token that is bound to another is refused,
+// because nothing proves it here (RFC 9449). The error is as with Bearer; record may
+// be that of the message.
+func (a *Authn) Token(ctx context.Context, raw, key, resource string, record *request.Record) (principal.Principal, error) {
+	v, err := a.judge(ctx, raw, resource)
+	if bound, is := v.claims.BoundTo(); err == nil && is && (key == "" || bound != key) {
+		err = ProofMissing.New("the access token comes without a proof").WithFix("use a token that is bound to no key, or sign in on this computer").
+			Because(token.ErrProof("the token is bound to a key that was not shown"))
+	}
+	p := v.caller(resource)
+	if err != nil {
+		p = principal.Principal{}
+	}
+	a.note(record, p, err, "")
+	return p, err
+}
+
+// judge finds out whose the token is, and whether it is good at the resource now.
+// Whether its bearer may use it is not asked.
+func (a *Authn) judge(ctx context.Context, raw, resource string) (verified, error) {
 	now := time.Now()
 	key := sha256.Sum256([]byte(raw))
-	entry, hit := a.verified.get(key, now)
+	v, hit := a.verified.get(key, now)
 	if hit {
-		if err := a.Tokens.Live(entry.claims.IDs()...); err != nil {
-			return principal.Principal{}, refuse(err)
+		if err := a.Tokens.Live(v.claims.IDs()...); err != nil {
+			return verified{}, refuse(err)
 		}
 	}
 	if !hit {
 		var err error
-		if entry, err = a.verify(r.Context(), raw); err != nil {
-			return principal.Principal{}, err
+		if v, err = a.verify(ctx, raw); err != nil {
+			return verified{}, err
 		}
-		a.verified.put(key, entry, now)
+		a.verified.put(key, v, now)
 	}
-	if !entry.good(resource) {
-		return principal.Principal{}, refuse(token.ErrToken("the token was made for another resource"))
+	if !v.good(resource) {
+		return verified{}, refuse(token.ErrToken("the token was made for another resource"))
 	}
-	if err := a.proved(r, entry.claims, scheme, raw); err != nil {
-		return principal.Principal{}, err
-	}
-	p := entry.principal
+	return v, nil
+}
+
+// caller is who calls with the token at the resource.
+func (v verified) caller(resource string) principal.Principal {
+	p := v.principal
 	p.Audience = resource
-	return p, nil
+	return p
 }
 
 // refuse is for what is wrong with the token. What is not the token's fault

@@ -87,7 +87,7 @@ type Call struct {
 	Session   tool.Session         // of MCP; zero without one
 	Peer      tool.Peer            // nil where the door cannot reach the caller
 	Offered   func(tool.Tool) bool // what the door offers; the rest is unknown there. nil offers everything
-	Door      string               // where it came in: mcp, rest, socket
+	Door      string               // where it came in: mcp, stdio, rest, socket
 	Remote    string               // address of the caller
 	Ref       string               // reference of the flow
 }

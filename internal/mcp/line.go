@@ -6,10 +6,10 @@ import (
 	"regexp"
 )
 
-// Line is the message as one line, with the break at its end (MCP 2025-11-25
-// transports, "stdio").
-func (m Message) Line() []byte {
-	line := append(m.Encode(), '\n')
+// Line makes one line of an encoded message, with the break at its end (MCP
+// 2025-11-25 transports, "stdio"). It may use the message's own bytes.
+func Line(encoded []byte) []byte {
+	line := append(encoded, '\n')
 	for i, b := range line[:len(line)-1] {
 		if b == '\n' || b == '\r' { // between tokens; inside strings JSON has none
 			line[i] = ' '

@@ -38,7 +38,7 @@ func TestLastLineNeedsNoBreak(t *testing.T) {
 // Whatever a message was made of, it is one line (MCP transports, "stdio").
 func TestMessageIsOneLine(t *testing.T) {
 	m := Message{ID: []byte("1"), Result: []byte("{\n\t\"a\": \r\n \"b\\n\"}\n")}
-	line := string(m.Line())
+	line := string(Line(m.Encode()))
 	if strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") || strings.Contains(line, "\r") {
 		t.Errorf("%q", line)
 	}

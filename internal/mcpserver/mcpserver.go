@@ -131,7 +131,7 @@ func (s *Server) allowOrigin(x *exchange) bool {
 		return true
 	}
 	if len(x.r.Header.Values("Origin")) != 1 || !s.Origins(origin) {
-		s.Authn.Refused(x.r, "call from a web page that may not")
+		s.Authn.Refused(x.remote, "call from a web page that may not")
 		http.Error(x.w, "this web page may not call this server", http.StatusForbidden)
 		return false
 	}
@@ -352,7 +352,7 @@ func (s *Server) reply(x *exchange, status int, m mcp.Message) {
 
 // askToken refuses a stranger, who begins to sign in like this.
 func (s *Server) askToken(x *exchange) {
-	s.Authn.Refused(x.r, "no access token")
+	s.Authn.Refused(x.remote, "no access token")
 	s.refuse(x, authn.TokenMissing.New("an access token is needed"))
 }
 

@@ -63,8 +63,8 @@ func (s *Server) carry(x *exchange, peer tool.Peer) (json.RawMessage, error) {
 	return result, err
 }
 
-// peer reaches the caller of a running call. The first notification makes the
-// answer a stream.
+// peer reaches the caller of a running call. Over HTTP the first notification makes
+// the answer a stream.
 type peer struct {
 	server  *Server
 	session tool.Session
@@ -72,8 +72,14 @@ type peer struct {
 	able    bool // the caller accepts a stream
 
 	mu     sync.Mutex
-	events *mcp.EventWriter
+	events events // nil while there is no stream
 	ended  bool
+}
+
+// events is where several messages go, one after the other, as they were encoded.
+type events interface {
+	Message(encoded []byte) error
+	Comment(text string) error // shows that somebody is there
 }
 
 // Notify passes a notification on, if the caller can hear it.

@@ -35,11 +35,7 @@ func (s *Server) listen(x *exchange) {
 	if events.Comment("listening") != nil {
 		return
 	}
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	defer cancel()
-	watching.Go(func() { s.watch(ctx, x, st) })
-	st.write(ctx, events)
+	st.run(ctx, x, events)
 }
 
 // stream is an open stream of a session.
@@ -56,8 +52,17 @@ type stream struct {
 
 func whose(p principal.Principal) string { return p.Workspace + " " + p.Name() + " " + p.Client }
 
+// run is the life of the stream, until ctx ends or nobody reads.
+func (st *stream) run(ctx context.Context, x *exchange, to events) {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer st.cancel()
+	watching.Go(func() { st.server.watch(ctx, x, st) })
+	st.write(ctx, to)
+}
+
 // write sends what is queued until ctx ends or nobody reads.
-func (st *stream) write(ctx context.Context, events *mcp.EventWriter) {
+func (st *stream) write(ctx context.Context, events events) {
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
 	for {

@@ -29,6 +29,18 @@ type Record struct {
 	Note      string // what a step of an authorization led to
 }
 
+// Append adds to a line of the log what is known of who called what, and how it went.
+func (r *Record) Append(line []slog.Attr) []slog.Attr {
+	for _, known := range [...]struct{ name, value string }{
+		{"principal", r.Principal}, {"client", r.Client}, {"call", r.Call}, {"code", r.Code}, {"why", r.Why},
+	} {
+		if known.value != "" {
+			line = append(line, slog.String(known.name, known.value))
+		}
+	}
+	return line
+}
+
 type key struct{}
 
 // Begin gives the request a record of its own. A reference that came with the

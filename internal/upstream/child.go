@@ -279,7 +279,7 @@ func (c *child) send(ctx context.Context, m mcp.Message) error {
 	case <-ctx.Done():
 		return cancelled.New("the call to %q was cancelled", c.name).Because(context.Cause(ctx))
 	}
-	if err := c.write(m.Line()); err != nil {
+	if err := c.write(mcp.Line(m.Encode())); err != nil {
 		kill(c.cmd.Process)
 		return unavailable.New("%q does not take calls", c.name).WithWhy("it does not read what it is sent, so nothing was carried out").
 			Because(errors.Join(errNotSent, err))

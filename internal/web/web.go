@@ -114,7 +114,7 @@ func (p *Pages) page(h func(w http.ResponseWriter, r *http.Request, ref string) 
 		}
 		if e := problem.From(err); e != nil {
 			if e.Kind == problem.Forbidden {
-				p.Authn.Refused(r, r.Pattern+" refused: "+e.Name)
+				p.Authn.Refused(r.RemoteAddr, r.Pattern+" refused: "+e.Name)
 			}
 			p.Problem(w, r, ref, err)
 		}

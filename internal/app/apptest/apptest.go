@@ -34,6 +34,7 @@ type House struct {
 	DB   *store.DB // its database; nil unless made by Open
 
 	t        testing.TB
+	config   app.Config
 	database string
 	stop     func() error
 }
@@ -75,6 +76,7 @@ func Start(t testing.TB, change ...func(*app.Config)) *House {
 		t.Fatalf("the server did not start:\n%s", h.Log)
 	}
 	h.URL = strings.Fields(listening)[0]
+	h.config = c
 	return h
 }
 
