@@ -1,5 +1,6 @@
-// Package mcpserver serves the gate over MCP: Streamable HTTP in the revisions
-// with a handshake, at the common endpoint and at one endpoint for each server.
+// Package mcpserver serves the gate over MCP in the revisions with a handshake:
+// Streamable HTTP, at the common endpoint and at one endpoint for each server, and
+// stdio, with what the common endpoint offers.
 //
 // The caller is found out anew for every message and handed on as an argument;
 // a session id is no credential. What a server asks of a caller is answered by that

@@ -196,7 +196,7 @@ func (p *pipe) spawn(x *exchange, serve func(*exchange)) {
 	}
 	p.mu.Unlock()
 	switch {
-	case closed:
+	case closed, full && !x.msg.IsRequest():
 		return
 	case full:
 		p.say(mcp.Message{ID: x.msg.ID, Error: &mcp.Error{Code: mcp.InternalError, Message: fmt.Sprintf("%d requests are under way: wait for an answer first", maxAtOnce)}})

@@ -103,6 +103,11 @@ class House {
     return (await promisify(execFile)(this.#bin, args, { cwd: here, env: this.env() })).stdout
   }
 
+  // stdio is how a program starts gatehouse stdio beside the server.
+  stdio() {
+    return { command: this.#bin, args: ['stdio', '--dev', '--data-dir', this.data, '--public-url', this.url] }
+  }
+
   // events are what the log has of an app, in its order.
   async events(client) {
     const lines = (await this.command('audit', 'tail', '--data-dir', this.data, '--since-seq', '0', '-o', 'json')).trim().split('\n')

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
@@ -131,4 +132,47 @@ func TestServerDescribesItself(t *testing.T) {
 	if a := h.Get("/health"); a.StatusCode != http.StatusOK {
 		t.Errorf("health: %d", a.StatusCode)
 	}
+}
+
+// R713, R714, R904, C12: a program that speaks stdio works with what HTTP registered and
+// issued, whenever that was; it lists and calls, and gives its token to echo as S3's does.
+func TestStdioServerSharesWithHTTP(t *testing.T) {
+	h := apptest.Start(t, demonstration)
+	p := h.Stdio("")
+	if m := p.Initialize(`{}`); m.Error != nil {
+		t.Fatalf("initialize: %s", m.Encode())
+	}
+	if names := apptest.Names(p.RPC("tools/list", "")); names != "public_info" {
+		t.Errorf("without a token it is offered %s", names)
+	}
+	if m := p.Tool("public_info", `{}`); !strings.Contains(string(m.Result), `"server":"gatehouse"`) {
+		t.Errorf("public_info: %s", m.Encode()) // R801
+	}
+	client, tokens := byHand(t, h) // after the process has started
+	if m := p.Tool("echo", `{"message":"Hello","access_token":"`+tokens.Access+`"}`); !strings.Contains(string(m.Result), `"echo":"Hello"`) || !strings.Contains(string(m.Result), `"authorized":true`) {
+		t.Errorf("echo: %s", m.Encode()) // R802
+	}
+	for args, word := range map[string]string{
+		`{"message":"Hello"}`: "missing_token", `{"message":"Hello","access_token":"token_made-up"}`: "invalid_token",
+	} {
+		m := p.Tool("echo", args)
+		if m.Error == nil || !strings.HasPrefix(m.Error.Message, word+": ") || !strings.Contains(string(m.Error.Data), `"status":401`) {
+			t.Errorf("echo %.60s: %s, want %s", args, m.Encode(), word)
+		}
+	}
+	own := h.Stdio(tokens.Access)
+	if names := apptest.Names(own.RPC("tools/list", "")); names != "echo public_info whoami" {
+		t.Errorf("with a token it is offered %s", names)
+	}
+	if m := own.Tool("whoami", `{}`); !strings.Contains(string(m.Result), `"client":"`+client.ID+`"`) {
+		t.Errorf("whoami: %s", m.Encode())
+	}
+	h.Form("/revoke", url.Values{"token": {tokens.Access}, "client_id": {client.ID}, "client_secret": {client.Secret}})
+	for range 100 { // within a second
+		if m := own.Tool("whoami", `{}`); m.Error != nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("a token that was revoked over HTTP is good over stdio")
 }
