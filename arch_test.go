@@ -118,7 +118,7 @@ var acrossWorkspaces = map[string]string{
 	"authserver.startDevice":    "whose it is, is known once a person has typed its code",
 	"authserver.forget":         "a client belongs to no workspace; what it was given goes with it in all of them",
 	"authserver.cut":            "a client belongs to no workspace; what it was given ends in all of them",
-	"token.LastUse":             "a client belongs to no workspace; when it was used is asked for all of them",
+	"token.Use":                 "a client belongs to no workspace; when it was used is asked for all of them",
 	"authserver.somebodyAllows": "an app is known once anybody has allowed it, and nothing else is told",
 }
 

@@ -21,11 +21,21 @@ type knownClient struct {
 	Redirects    []string        `json:"redirect_uris"`
 	Confidential bool            `json:"confidential"`
 	People       int             `json:"people"`
+	Live         int             `json:"signed_in"`
 	Used         time.Time       `json:"last_used,omitzero"`
 	Created      time.Time       `json:"created_at"`
 	From         string          `json:"created_from,omitempty"`
 	Fetched      time.Time       `json:"fetched_at,omitzero"`
 	Metadata     json.RawMessage `json:"metadata,omitempty"`
+	Changed      time.Time       `json:"changed_at,omitzero"`
+	Changes      []clientChange  `json:"changes,omitempty"`
+}
+
+// clientChange is one member of what a client says of itself that is another now.
+type clientChange struct {
+	Member  string   `json:"member"`
+	Removed []string `json:"removed,omitempty"`
+	Added   []string `json:"added,omitempty"`
 }
 
 // clientSecret is what is shown once.
@@ -154,11 +164,28 @@ func clientLines(k knownClient) [][]string {
 	for _, uri := range k.Redirects {
 		rows = append(rows, []string{"sends access to", uri})
 	}
-	rows = append(rows, []string{"people", fmt.Sprint(k.People)}, []string{"last used", seen(k.Used)}, []string{"created", k.Created.Local().Format(time.DateTime)})
+	rows = append(rows, []string{"people", fmt.Sprint(k.People)}, []string{"signed in", fmt.Sprint(k.Live)}, []string{"last used", seen(k.Used)}, []string{"created", k.Created.Local().Format(time.DateTime)})
 	if k.From != "" {
 		rows = append(rows, []string{"from", k.From})
 	}
-	return append(rows, []string{"registered", string(k.Metadata)})
+	rows = append(rows, []string{"registered", string(k.Metadata)})
+	if len(k.Changes) == 0 {
+		return rows
+	}
+	since := ""
+	if k.State == "approved" {
+		since = ", compared with when it was approved"
+	}
+	rows = append(rows, []string{"changed", seen(k.Changed) + since})
+	for _, c := range k.Changes {
+		for _, text := range c.Removed {
+			rows = append(rows, []string{"- " + c.Member, text})
+		}
+		for _, text := range c.Added {
+			rows = append(rows, []string{"+ " + c.Member, text})
+		}
+	}
+	return rows
 }
 
 func (c *cli) clientsAddCommand() *cobra.Command {

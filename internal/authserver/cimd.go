@@ -234,7 +234,9 @@ func (s *Server) describe(ctx context.Context, id string, body []byte, fresh tim
 			ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris, grant_types = excluded.grant_types,
 				auth_method = excluded.auth_method, dpop_bound = excluded.dpop_bound, pushed_only = excluded.pushed_only, scope = excluded.scope, metadata = excluded.metadata,
 				fetched_at = excluded.fetched_at, fresh_until = excluded.fresh_until, retry_at = 0,
-				approved_at = CASE WHEN client.name = excluded.name THEN client.approved_at END`,
+				approved_at = CASE WHEN client.name = excluded.name THEN client.approved_at END,
+				earlier = CASE WHEN client.metadata = excluded.metadata OR client.approved_at IS NOT NULL AND client.earlier <> '' THEN client.earlier ELSE client.metadata END,
+				changed_at = CASE WHEN client.metadata = excluded.metadata THEN client.changed_at ELSE excluded.fetched_at END`,
 			id, granted.ClientName, strings.Join(granted.RedirectURIs, "\n"), strings.Join(granted.GrantTypes, " "), granted.TokenAuthMethod,
 			granted.Scope, metadata, tx.Now, "", fromDocument, tx.Now+fresh.Microseconds(), granted.BoundTokens, granted.PushedOnly)
 		if err != nil || before.ID == "" || d.metadata == metadata {

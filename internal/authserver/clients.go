@@ -104,6 +104,7 @@ type KnownClient struct {
 	Redirects    []string  `json:"redirect_uris"`
 	Confidential bool      `json:"confidential" jsonschema:"it has a secret"`
 	People       int       `json:"people" jsonschema:"how many allow it now"`
+	Live         int       `json:"signed_in" jsonschema:"how often it is signed in now: token families that work"`
 	Used         time.Time `json:"last_used,omitzero" jsonschema:"when it last got a token"`
 	Created      time.Time `json:"created_at"`
 	From         string    `json:"created_from,omitempty" jsonschema:"network that it registered from"`
@@ -140,6 +141,10 @@ type blockIn struct {
 type shownClient struct {
 	KnownClient
 	Metadata json.RawMessage `json:"metadata" jsonschema:"what was registered, or what of its document is granted"`
+	Changed  time.Time       `json:"changed_at,omitzero" jsonschema:"when that last changed"`
+	Changes  []Change        `json:"changes,omitempty" jsonschema:"what changed since it was approved, or else with its last change"`
+
+	earlier string // what it is compared with
 }
 
 type addClientIn struct {
@@ -181,19 +186,22 @@ func (s *Server) clientTools() []tool.Tool {
 	}
 }
 
-const clientColumns = `id, name, source, redirect_uris, auth_method, approved_at IS NOT NULL, blocked_at IS NOT NULL, blocked_reason, created_at, created_from, fetched_at, metadata`
+const clientColumns = `id, name, source, redirect_uris, auth_method, approved_at IS NOT NULL, blocked_at IS NOT NULL, blocked_reason, created_at, created_from, fetched_at, metadata, earlier, changed_at`
 
 type scanner interface{ Scan(...any) error }
 
 func (s *Server) scanKnown(row scanner) (k shownClient, err error) {
 	c := Client{}
 	var redirects, metadata string
-	var created, fetched int64
-	if err := row.Scan(&c.ID, &c.Name, &c.Source, &redirects, &c.AuthMethod, &c.Approved, &c.blocked, &c.why, &created, &k.From, &fetched, &metadata); err != nil {
+	var created, fetched, changed int64
+	if err := row.Scan(&c.ID, &c.Name, &c.Source, &redirects, &c.AuthMethod, &c.Approved, &c.blocked, &c.why, &created, &k.From, &fetched, &metadata, &k.earlier, &changed); err != nil {
 		return k, err
 	}
 	k.ID, k.Name, k.Kind, k.Domain, k.Reason = c.ID, c.Name, c.Source, c.Domain(), c.why
 	k.Redirects, k.Confidential, k.Created, k.Fetched, k.Metadata = strings.Split(redirects, "\n"), c.AuthMethod != authNone, at(created), at(fetched), json.RawMessage(metadata)
+	if k.Changed = at(changed); s.pinned(c) { // the operator's own word
+		k.earlier = ""
+	}
 	switch {
 	case c.blocked:
 		k.State = stateBlocked
@@ -211,7 +219,8 @@ func (s *Server) use(tx *store.Tx, workspace string, k *KnownClient) error {
 	if err != nil {
 		return err
 	}
-	last, err := s.Tokens.LastUse(tx, k.ID)
+	var last int64
+	k.Live, last, err = s.Tokens.Use(tx, k.ID)
 	k.Used = at(last)
 	return err
 }
@@ -285,6 +294,9 @@ func (s *Server) find(tx *store.Tx, id string) (shownClient, error) {
 	k, err := s.scanKnown(tx.QueryRow(`SELECT `+clientColumns+` FROM client WHERE id = $1`, id))
 	if errors.Is(err, sql.ErrNoRows) {
 		err = clientMissing.New("there is no client %.60q", id)
+	}
+	if err == nil {
+		k.Changes, err = changes(k.earlier, string(k.Metadata))
 	}
 	return k, err
 }
@@ -384,7 +396,7 @@ func (s *Server) put(tx *store.Tx, r oauth.Registration, secretHash []byte, sour
 			(id, name, redirect_uris, grant_types, auth_method, secret_hash, scope, metadata, created_at, created_from, source, approved_at, dpop_bound, pushed_only)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $9, $12, $13)
 		ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris, auth_method = excluded.auth_method,
-			dpop_bound = excluded.dpop_bound, pushed_only = excluded.pushed_only, secret_hash = excluded.secret_hash, metadata = excluded.metadata`,
+			dpop_bound = excluded.dpop_bound, pushed_only = excluded.pushed_only, secret_hash = excluded.secret_hash, metadata = excluded.metadata, earlier = ''`,
 		r.ClientID, r.ClientName, strings.Join(r.RedirectURIs, "\n"), strings.Join(r.GrantTypes, " "), r.TokenAuthMethod, secretHash,
 		r.Scope, metadata, tx.Now, "", source, r.BoundTokens, r.PushedOnly)
 	return err
@@ -401,16 +413,16 @@ func (s *Server) decided(tx *store.Tx, actor, action, id, name, reason string) {
 	s.Audit.Append(tx, event)
 }
 
-// approveClient vouches for a client that is not blocked.
+// approveClient vouches for a client that is not blocked, as it is now.
 func (s *Server) approveClient(tx *store.Tx, p principal.Principal, in clientIn) (KnownClient, error) {
 	k, err := s.find(tx, in.ID)
 	switch {
-	case err != nil || k.State == stateApproved:
+	case err != nil || k.State == stateApproved && len(k.Changes) == 0:
 		return k.KnownClient, err
 	case k.State == stateBlocked:
 		return k.KnownClient, clientBlocked.New("%q can't be approved", k.Name).WithFix("unblock it first: gatehouse clients unblock %s", k.ID)
 	}
-	_, err = tx.Exec(`UPDATE client SET approved_at = $1 WHERE id = $2`, tx.Now, in.ID)
+	_, err = tx.Exec(`UPDATE client SET approved_at = $1, earlier = metadata WHERE id = $2`, tx.Now, in.ID)
 	s.decided(tx, p.Name(), "client.approve", k.ID, k.Name, "")
 	k.State = stateApproved
 	return k.KnownClient, err

@@ -355,6 +355,86 @@ func TestApprovalIsForTheAppAsItWas(t *testing.T) {
 	}, documented(world))
 }
 
+// ux.md §9.9: what an app says of itself is compared, member by member, with what it
+// said when it was approved, or else before its last change; and it is approved again
+// as it is.
+func TestWhatChangedIsShown(t *testing.T) {
+	world := outboundtest.New(t)
+	s := newSite(world, "app.example")
+	host := strings.TrimSuffix(s.id, "/client.json")
+	onEach(t, func(t *testing.T, h house) {
+		shown := func() (k struct {
+			authserver.KnownClient
+			Changed time.Time           `json:"changed_at"`
+			Changes []authserver.Change `json:"changes"`
+		}) {
+			t.Helper()
+			h.do("show_client", map[string]any{"id": s.id}, &k)
+			return k
+		}
+		says := func(more string) {
+			t.Helper()
+			s.say(`"client_name":"Doc app","redirect_uris":["` + apptest.Callback + `"` + more)
+			h.later(25 * time.Hour)
+			query, _ := h.Authorization(s.id, nil)
+			h.authorize(query)
+		}
+		is := func(step, want string) {
+			t.Helper()
+			if k := shown(); text(k.Changes) != want || (want != "null") != (time.Since(k.Changed) < time.Hour) {
+				t.Errorf("%s: %s at %v, want %s", step, text(k.Changes), k.Changed, want)
+			}
+		}
+		says(`]`)
+		is("at first", "null")
+		says(`]`)
+		is("fetched again", "null")
+		says(`,"` + host + `/a"],"logo_uri":"` + host + `/a.png","dpop_bound_access_tokens":true`)
+		is("changed", `[{"member":"dpop_bound_access_tokens","added":["true"]},{"member":"logo_uri","added":["`+host+`/a.png"]},{"member":"redirect_uris","added":["`+host+`/a"]}]`)
+		says(`,"` + host + `/a"],"logo_uri":"` + host + `/b.png"`)
+		is("changed again", `[{"member":"dpop_bound_access_tokens","removed":["true"]},{"member":"logo_uri","removed":["`+host+`/a.png"],"added":["`+host+`/b.png"]}]`)
+		h.do("approve_client", map[string]any{"id": s.id}, nil)
+		if k := shown(); k.Changes != nil || k.State != "approved" {
+			t.Errorf("approved: %+v", k)
+		}
+		says(`,"` + host + `/b"],"logo_uri":"` + host + `/b.png"`)
+		says(`,"` + host + `/c","` + host + `/b"]`)
+		is("changed since it was approved", `[{"member":"logo_uri","removed":["`+host+`/b.png"]},{"member":"redirect_uris","removed":["`+host+`/a"],"added":["`+host+`/c","`+host+`/b"]}]`)
+		h.do("approve_client", map[string]any{"id": s.id}, nil)
+		if k := shown(); k.Changes != nil || h.events("client.approve") != 2 {
+			t.Errorf("approved again: %+v, %d events", k, h.events("client.approve"))
+		}
+		h.do("approve_client", map[string]any{"id": s.id}, nil) // nothing to approve
+		if n := h.events("client.approve"); n != 2 {
+			t.Errorf("%d events", n)
+		}
+	}, documented(world))
+}
+
+// How often an app is signed in is how many of its families work.
+func TestLiveFamiliesAreCounted(t *testing.T) {
+	onEach(t, func(t *testing.T, h house) {
+		client := h.Register()
+		live := func(want int) {
+			t.Helper()
+			var k authserver.KnownClient
+			if h.do("show_client", map[string]any{"id": client}, &k); k.Live != want || (k.Used.IsZero()) != (h.Count(`SELECT count(*) FROM token_family`) == 0) {
+				t.Errorf("%d, want %d; used %v", k.Live, want, k.Used)
+			}
+		}
+		live(0)
+		first := h.tokens(client, nil)
+		h.Refresh(client, first.RefreshToken)
+		h.tokens(client, nil)
+		h.tokens(h.Register(), nil)
+		live(2)
+		h.SQL(`UPDATE token_family SET expires_at = $1 WHERE client = $2 AND id = (SELECT min(id) FROM token_family WHERE client = $2)`, time.Now().UnixMicro(), client)
+		live(1)
+		h.do("block_client", map[string]any{"id": client}, nil)
+		live(0)
+	}, apptest.Dev)
+}
+
 // Growth: what an administrator decided about stays, however long nobody uses it.
 func TestDecisionsAreNotSwept(t *testing.T) {
 	h := start(t, apptest.Dev)

@@ -158,10 +158,12 @@ func (s *Server) change(tx *store.Tx, c registered, answer oauth.Registration, s
 	}
 	there, err := tx.One(`UPDATE client SET name = $1, redirect_uris = $2, grant_types = $3, auth_method = $4, dpop_bound = $5, pushed_only = $6,
 			secret_hash = $7, scope = $8, metadata = $9,
-			approved_at = CASE WHEN name = $1 AND redirect_uris = $2 THEN approved_at END
+			approved_at = CASE WHEN name = $1 AND redirect_uris = $2 THEN approved_at END,
+			earlier = CASE WHEN metadata = $9 OR approved_at IS NOT NULL AND earlier <> '' THEN earlier ELSE metadata END,
+			changed_at = CASE WHEN metadata = $9 THEN changed_at ELSE $11 END
 		WHERE id = $10`,
 		answer.ClientName, strings.Join(answer.RedirectURIs, "\n"), strings.Join(answer.GrantTypes, " "),
-		answer.TokenAuthMethod, answer.BoundTokens, answer.PushedOnly, secretHash, answer.Scope, metadata, c.ID)
+		answer.TokenAuthMethod, answer.BoundTokens, answer.PushedOnly, secretHash, answer.Scope, metadata, c.ID, tx.Now)
 	if err == nil && !there {
 		return unmanaged()
 	}

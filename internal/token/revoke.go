@@ -48,11 +48,13 @@ func (t *Tokens) RevokeClient(tx *store.Tx, client, reason string) (int, error) 
 		tx.Now, reason, client)
 }
 
-// LastUse is when a client last got a token, in µs; 0 if it never did, or so long
-// ago that nothing is left of it.
-func (t *Tokens) LastUse(tx *store.Tx, client string) (last int64, err error) {
-	err = tx.QueryRow(`SELECT COALESCE(max(used_at), 0) FROM token_family WHERE client = $1`, client).Scan(&last)
-	return last, err
+// Use is how many families of a client can still get tokens, or have one that may
+// work, and when it last got one, in µs; 0 if it never did, or so long ago that nothing
+// is left of it.
+func (t *Tokens) Use(tx *store.Tx, client string) (live int, last int64, err error) {
+	err = tx.QueryRow(`SELECT count(*) FILTER (WHERE revoked_at IS NULL AND expires_at > $2 AND used_at > $3), COALESCE(max(used_at), 0)
+		FROM token_family WHERE client = $1`, client, tx.Now, tx.Now-RefreshIdle.Microseconds()).Scan(&live, &last)
+	return live, last, err
 }
 
 func (t *Tokens) revokeFamilies(tx *store.Tx, statement string, args ...any) (int, error) {

@@ -86,7 +86,7 @@ func (p *Pages) policy() []string {
 
 func (p *Pages) knownClient(k authserver.KnownClient) views.KnownClient {
 	shown := views.KnownClient{
-		ID: k.ID, Name: k.Name, Kind: kinds[k.Kind], Domain: k.Domain, Blocked: k.State == "blocked", Reason: k.Reason, People: k.People,
+		ID: k.ID, Name: k.Name, Kind: kinds[k.Kind], Domain: k.Domain, Blocked: k.State == "blocked", Reason: k.Reason, People: k.People, Live: k.Live,
 		Used: since(k.Used), Created: max(time.Since(k.Created), 1), From: k.From, Redirects: k.Redirects, Secret: k.Confidential, Fixed: k.Kind == "file",
 	}
 	if k.State == "approved" {
@@ -128,7 +128,9 @@ func (p *Pages) showClient(w http.ResponseWriter, r *http.Request, ref string) e
 func (p *Pages) clientView(r *http.Request, b authn.Browser, id, ref string) (v views.ClientView, err error) {
 	var k struct {
 		authserver.KnownClient
-		Metadata json.RawMessage `json:"metadata"`
+		Metadata json.RawMessage     `json:"metadata"`
+		Changed  time.Time           `json:"changed_at"`
+		Changes  []authserver.Change `json:"changes"`
 	}
 	if err := p.ask(r, b, "show_client", map[string]string{"id": id}, &k, ref); err != nil {
 		return v, err
@@ -138,7 +140,10 @@ func (p *Pages) clientView(r *http.Request, b authn.Browser, id, ref string) (v 
 	if err := json.Indent(&indented, k.Metadata, "", "  "); err != nil {
 		return v, err
 	}
-	known.Metadata = indented.String()
+	known.Metadata, known.Changed = indented.String(), since(k.Changed)
+	for _, c := range k.Changes {
+		known.Changes = append(known.Changes, views.ChangedMember(c))
+	}
 	return views.ClientView{
 		Page: p.frame(ref), CSRF: b.FormToken(), User: b.Member.Email, Known: known, Terminal: "gatehouse clients show " + id,
 	}, nil

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 )
@@ -40,6 +41,10 @@ func TestAdministratorDecidesAboutApps(t *testing.T) {
 		}
 		if a := do("block", url.Values{"reason": {"see <b>ticket</b> 12"}}); !strings.Contains(a.Text, "Blocked: see &lt;b&gt;ticket&lt;/b&gt; 12") || h.works(tokens.AccessToken) {
 			t.Errorf("%d %s", a.StatusCode, a.Text)
+		}
+		h.SQL(`UPDATE client SET earlier = '{"client_name":"Helper","redirect_uris":["https://old.example/<cb>"]}', changed_at = $1`, time.Now().UnixMicro())
+		if text := open(); !strings.Contains(text, "<del class=\"exact\">https://old.example/&lt;cb&gt;</del>") || !strings.Contains(text, "<ins class=\"exact\">https://b.example") || strings.Contains(text, "<code>client_name") || !strings.Contains(text, "Nowhere now") {
+			t.Errorf("what changed: %s", text)
 		}
 		if text := b.Open("/admin/clients?state=blocked").Text; !strings.Contains(text, "Helper") || strings.Contains(b.Open("/admin/clients?state=approved").Text, "Helper") {
 			t.Errorf("the list of blocked apps: %s", text)

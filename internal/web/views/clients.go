@@ -16,16 +16,26 @@ type KnownClient struct {
 	Reason   string // it is blocked
 	Places   []string
 	People   int           // who allow it now
+	Live     int           // how often it is signed in now
 	Used     time.Duration // ago, when it last got a token; zero: never
 	Created  time.Duration // ago
 	From     string        // network that it registered from; empty if it did not
 
 	// On its own page only.
 	Redirects []string
-	Fetched   time.Duration // ago, when its description was last fetched; zero: it has none
-	Metadata  string        // what it registered, as JSON
-	Secret    bool          // it authenticates with one
-	Fixed     bool          // it stands in the configuration file
+	Fetched   time.Duration   // ago, when its description was last fetched; zero: it has none
+	Changed   time.Duration   // ago, when what it says last changed; zero: never
+	Changes   []ChangedMember // since it was approved, or else with its last change
+	Metadata  string          // what it registered, as JSON
+	Secret    bool            // it authenticates with one
+	Fixed     bool            // it stands in the configuration file
+}
+
+// A ChangedMember is one member of what an app says of itself, with the values that are gone
+// and those that are new.
+type ChangedMember struct {
+	Member         string
+	Removed, Added []string
 }
 
 // A Filter is one choice of what a list shows.
