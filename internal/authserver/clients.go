@@ -420,7 +420,7 @@ func (s *Server) approveClient(tx *store.Tx, p principal.Principal, in clientIn)
 	case err != nil || k.State == stateApproved && len(k.Changes) == 0:
 		return k.KnownClient, err
 	case k.State == stateBlocked:
-		return k.KnownClient, clientBlocked.New("%q can't be approved", k.Name).WithFix("unblock it first: gatehouse clients unblock %s", k.ID)
+		return k.KnownClient, clientBlocked.New("%q can't be approved", k.Name).WithFix("unblock it first: gatehouse clients unblock ID")
 	}
 	_, err = tx.Exec(`UPDATE client SET approved_at = $1, earlier = metadata WHERE id = $2`, tx.Now, in.ID)
 	s.decided(tx, p.Name(), "client.approve", k.ID, k.Name, "")

@@ -145,8 +145,17 @@ func (p *Pages) clientView(r *http.Request, b authn.Browser, id, ref string) (v 
 		known.Changes = append(known.Changes, views.ChangedMember(c))
 	}
 	return views.ClientView{
-		Page: p.frame(ref), CSRF: b.FormToken(), User: b.Member.Email, Known: known, Terminal: "gatehouse clients show " + id,
+		Page: p.frame(ref), CSRF: b.FormToken(), User: b.Member.Email, Known: known, Terminal: "gatehouse clients show " + word(id),
 	}, nil
+}
+
+// word is text as one word of a shell. The address of an app's document is its maker's
+// choice, and what we print as a command is pasted.
+func word(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 || strings.ContainsRune(" !\"#$&'()*;<>?[\\]^`{|}~", r) }) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // clientDone are the sentences after what was just done.
