@@ -36,6 +36,9 @@ const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 type App struct {
 	ID     string
 	Secret string
+	// Issuer is the one it is registered with. Where a server names another, nothing
+	// is shown to that one. Empty believes the server.
+	Issuer string
 	// Key signs (private_key_jwt, RFC 7523): *ecdsa.PrivateKey,
 	// ed25519.PrivateKey or *rsa.PrivateKey. It is never stored.
 	Key   crypto.Signer
@@ -140,6 +143,15 @@ func (c *Client) LoginByAssertion(ctx context.Context, server string, app App, a
 	return c.loginAs(ctx, server, app, d, func(*site) (url.Values, error) { return byAssertion(assertion), nil })
 }
 
+// checkApp keeps what an app proves itself with at its issuer, if that is known: a
+// server can name any (MCP 2026-07-28, SEP-2352).
+func (s *site) checkApp(issuer string) error {
+	if issuer == "" || issuer == s.as.Issuer {
+		return nil
+	}
+	return notTrusted.fail("can't sign in to %s", s.server).why("its issuer is %q, and the app is registered with %q", s.as.Issuer, issuer)
+}
+
 func byAssertion(assertion string) url.Values {
 	return url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {assertion}}
 }
@@ -180,6 +192,9 @@ func (c *Client) loginAs(ctx context.Context, server string, app App, d Demand, 
 	}
 	s, err := c.discover(ctx, server, d)
 	if err != nil {
+		return Login{}, err
+	}
+	if err := s.checkApp(app.Issuer); err != nil {
 		return Login{}, err
 	}
 	form, err := grant(s)

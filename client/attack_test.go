@@ -90,3 +90,37 @@ func TestRefreshTokenStaysWithItsIssuer(t *testing.T) {
 		t.Errorf("the other issuer saw %q", other.seen)
 	}
 }
+
+// SEP-2352: what an app proves itself with goes to the issuer that it is registered
+// with, not to the one that a server names by now.
+func TestSecretOfAnAppStaysAtItsIssuer(t *testing.T) {
+	f, c := newFake(t), newClient(t)
+	for name, login := range map[string]func(issuer string) error{
+		"as the app": func(issuer string) error {
+			_, err := c.LoginAsApp(short(t), f.server(), App{ID: "app", Secret: "s", Issuer: issuer}, Demand{})
+			return err
+		},
+		"by an assertion": func(issuer string) error {
+			_, err := c.LoginByAssertion(short(t), f.server(), App{ID: "app", Issuer: issuer}, "eyJ.x.y", Demand{})
+			return err
+		},
+		"by a browser": func(issuer string) error {
+			_, err := c.Login(short(t), f.server(), LoginOptions{ClientID: "app", ClientSecret: "s", ClientIssuer: issuer, Open: new(browser).open})
+			return err
+		},
+	} {
+		for _, issuer := range []string{"https://as.example", f.URL + "/", strings.ToUpper(f.URL)} {
+			before := f.count("POST /token")
+			e, ok := errors.AsType[*Error](login(issuer))
+			if !ok || e.Code != notTrusted.Name || f.count("POST /token") != before || f.count("GET /authorize") != 0 {
+				t.Errorf("%s, of %s: %v", name, issuer, e)
+			}
+		}
+	}
+	if _, err := c.Login(short(t), f.server(), LoginOptions{ClientID: "app", ClientSecret: "s", ClientIssuer: f.URL, Open: new(browser).open}); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.LoginAsApp(short(t), f.server(), App{ID: "app", Secret: "s", Issuer: f.URL}, Demand{}); err != nil {
+		t.Error(err)
+	}
+}

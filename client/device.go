@@ -37,7 +37,7 @@ type DeviceCode struct {
 // LoginDevice signs in where no browser can be opened, over SSH for instance (RFC
 // 8628): show is given an address and a code, a person opens the one on any device
 // and types the other, and meanwhile this waits. Of the options it uses Step, Scope,
-// ClientID, ClientSecret, Demand and Timeout.
+// ClientID, ClientSecret, ClientIssuer, Demand and Timeout.
 func (c *Client) LoginDevice(ctx context.Context, server string, o LoginOptions, show func(DeviceCode)) (Login, error) {
 	server, err := ServerURL(server)
 	if err != nil {

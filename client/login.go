@@ -38,6 +38,8 @@ type LoginOptions struct {
 	// an app that is registered now.
 	ClientID     string
 	ClientSecret string
+	// ClientIssuer is App.Issuer of that app.
+	ClientIssuer string
 	// Demand is what Options.SignIn was called with; the zero value asks the
 	// server what it demands.
 	Demand Demand
@@ -158,6 +160,9 @@ func (s *site) title() string {
 func (c *Client) client(ctx context.Context, s *site, known registration, o LoginOptions, redirect string, grants ...string) (registration, error) {
 	switch {
 	case o.ClientID != "":
+		if err := s.checkApp(o.ClientIssuer); err != nil {
+			return registration{}, err
+		}
 		return App{ID: o.ClientID, Secret: o.ClientSecret}.at(s.as, redirect), nil
 	case s.as.ClientDocuments && c.opts.Document != "":
 		return registration{ClientID: c.opts.Document, RedirectURI: redirect}, nil

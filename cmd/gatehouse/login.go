@@ -53,7 +53,7 @@ is not renewed by itself then; sign in again when it has run out.`,
 			if err != nil {
 				return err
 			}
-			o.ClientSecret = app.Secret
+			o.ClientSecret, app.Issuer = app.Secret, o.ClientIssuer
 			if asApp {
 				if app.Secret == "" && app.Key == nil {
 					return usage.New("can't tell who signs in").WithWhy("an app proves itself with a secret or a key").WithFix("add --client-id ID and --private-key-file FILE or --client-secret-file FILE")
@@ -97,6 +97,7 @@ is not renewed by itself then; sign in again when it has run out.`,
 	f.BoolVar(&device, "device", false, "show a code to type on another device")
 	f.StringVar(&o.Scope, "scope", "", "what to ask for, space separated (default: what the server suggests)")
 	f.StringVar(&o.ClientID, "client-id", "", "id of an app registered there by hand")
+	f.StringVar(&o.ClientIssuer, "client-issuer", "", "address of the issuer that it is registered with; its secret goes to no other")
 	f.StringVar(&secretFile, "client-secret-file", "", "file with the secret of that app")
 	f.StringVar(&keyFile, "private-key-file", "", "file with its private key (PEM), with --as-app")
 	f.StringVar(&keyID, "key-id", "", "name of that key at the server, if it has several")
