@@ -141,7 +141,7 @@ func (c *personal) Known(ctx context.Context) (mcp.InitializeResult, bool) {
 // server tells everybody.
 func (c *personal) Call(ctx context.Context, s tool.Session, method string, params json.RawMessage, peer tool.Peer) (json.RawMessage, error) {
 	of := func() (*account, func(), error) { return c.of(ctx, s.Caller) }
-	if s.Caller.Kind == principal.Anonymous {
+	if s.Caller.Kind == principal.Anonymous && method == "tools/list" {
 		of = func() (*account, func(), error) { return c.anyones(ctx) }
 	}
 	a, back, err := of()

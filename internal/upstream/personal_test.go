@@ -141,6 +141,9 @@ func TestAccountsShareNoSession(t *testing.T) {
 	if got := answer(tool.Session{Caller: person("dana")}); !strings.Contains(got, "theo") {
 		t.Errorf("after another account was connected: %s", got)
 	}
+	if got := answer(tool.Session{}); strings.Contains(got, "mira") || strings.Contains(got, "theo") { // a call of nobody's uses nobody's account
+		t.Errorf("a stranger is answered as %s", got)
+	}
 	if got := answer(tool.Session{Caller: person("nobody")}); !strings.Contains(got, "has no account") {
 		t.Errorf("without an account: %s", got)
 	}

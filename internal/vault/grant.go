@@ -28,8 +28,7 @@ type grant struct {
 	provider                  string // identity of the one that granted it
 	status, reason            string
 	scopes                    []string
-	hosts                     []string // of its connection
-	access, refresh           []byte   // sealed
+	access, refresh           []byte // sealed
 	version                   int64
 	connected, used           int64
 	expires                   *int64
@@ -47,7 +46,7 @@ var (
 	partedRefreshes = seal.Column{Table: "upstream_revocation", ID: "id", Name: "refresh"}
 )
 
-const grantColumns = `g.id, g.workspace, c.name, g.user_id, g.provider, g.status, g.reason, g.scopes, c.hosts, g.access, g.refresh, g.version, g.connected_at, g.used_at, g.expires_at`
+const grantColumns = `g.id, g.workspace, c.name, g.user_id, g.provider, g.status, g.reason, g.scopes, g.access, g.refresh, g.version, g.connected_at, g.used_at, g.expires_at`
 
 // foreign is why a grant of a provider that was configured otherwise cannot be used.
 const foreign = "the gateway now knows another authorization server, or is another client, by this name"
@@ -56,13 +55,13 @@ const foreign = "the gateway now knows another authorization server, or is anoth
 // another client, than the one that has its name now is over: neither is its access
 // token sent to that one's hosts nor its refresh token to that one.
 func (v *Vault) scan(row interface{ Scan(...any) error }) (g grant, found bool, err error) {
-	var scopes, hosts string
-	err = row.Scan(&g.id, &g.workspace, &g.name, &g.user, &g.provider, &g.status, &g.reason, &scopes, &hosts, &g.access, &g.refresh, &g.version, &g.connected, &g.used, &g.expires)
+	var scopes string
+	err = row.Scan(&g.id, &g.workspace, &g.name, &g.user, &g.provider, &g.status, &g.reason, &scopes, &g.access, &g.refresh, &g.version, &g.connected, &g.used, &g.expires)
 	if errors.Is(err, sql.ErrNoRows) {
 		return grant{}, false, nil
 	}
 	g.access, g.refresh = bytes.Clone(g.access), bytes.Clone(g.refresh)
-	g.scopes, g.hosts = strings.Fields(scopes), strings.Split(hosts, "\n")
+	g.scopes = strings.Fields(scopes)
 	if g.status == active && v.Known(g.name) && g.provider != v.Providers[g.name].identity() {
 		g.status, g.reason = failed, foreign
 	}

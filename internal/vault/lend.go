@@ -2,8 +2,6 @@ package vault
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -34,7 +32,7 @@ func (l lent) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, dropped(r, err)
 	}
-	if !allows(g.hosts, r.URL) {
+	if !allows(l.v.Providers[l.name].Hosts, r.URL) { // those of the configuration: who can write the database adds none
 		return nil, dropped(r, hostNotAllowed.New("no credential of %q goes to %.100s", l.name, r.URL.Host))
 	}
 	res, err := l.send(r, g)
@@ -146,10 +144,17 @@ func (v *Vault) ready(ctx context.Context, p principal.Principal, name string) (
 func (v *Vault) Anyone(ctx context.Context, name string) (principal.Principal, error) {
 	p := principal.Principal{Kind: principal.Member, Workspace: v.Workspace}
 	err := v.DB.View(ctx, func(tx *store.Tx) error {
-		return tx.QueryRow(`SELECT g.user_id FROM upstream_grant g JOIN connection c ON c.id = g.connection AND c.workspace = g.workspace
-			WHERE g.workspace = $1 AND c.name = $2 AND g.status = 'active' ORDER BY g.created_at LIMIT 1`, v.Workspace, name).Scan(&p.User)
+		grants, err := v.collect(tx.Query(`SELECT `+grantColumns+` FROM upstream_grant g JOIN connection c ON c.id = g.connection AND c.workspace = g.workspace
+			WHERE g.workspace = $1 AND c.name = $2 AND g.status = 'active' ORDER BY g.created_at, g.id LIMIT 100`, v.Workspace, name))
+		for _, g := range grants {
+			if _, member, failed := v.People.Member(tx, g.workspace, g.user); failed != nil || member && g.status == active {
+				p.User = g.user
+				return failed
+			}
+		}
+		return err
 	})
-	if errors.Is(err, sql.ErrNoRows) {
+	if err == nil && p.User == "" {
 		return p, v.told(connectionNeeded, name, "nobody has connected an account at %q yet", name).
 			WithWhy("the server tells nobody anything without one; the first that is connected at %s will do", v.Link(name))
 	}

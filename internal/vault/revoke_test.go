@@ -179,6 +179,48 @@ func TestWhatAProviderCannotBeTold(t *testing.T) {
 	}
 }
 
+// Attack 73: a credential that is to be revoked goes where the provider said, and no
+// further, whatever is answered there.
+func TestARevocationFollowsNoRedirect(t *testing.T) {
+	w := furnish(t, storetest.Open(t, storetest.SQLite(t)), 1)
+	w.connect(person("dana"), "mira", nil)
+	tried, caught := make(chan struct{}, 100), make(chan struct{}, 100)
+	w.instead(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/trap" {
+			caught <- struct{}{}
+		} else if r.URL.Path == "/oauth/revoke" {
+			tried <- struct{}{}
+			http.Redirect(rw, r, "/trap", http.StatusTemporaryRedirect)
+		} else {
+			w.service.ServeHTTP(rw, r)
+		}
+	})
+	w.remove(person("dana"))
+	defer w.working((*vault.Vault).Revoke)()
+	w.eventually("both tokens are tried", func() bool { return len(tried) == 2 })
+	if len(caught) != 0 || w.count(`upstream_revocation`) != "1" {
+		t.Error("followed, or taken for a yes")
+	}
+}
+
+// A server that tells nobody anything is asked with the account of a member: not with
+// that of somebody who is suspended, although it was connected first.
+func TestAnyoneIsAMember(t *testing.T) {
+	onEach(t, 1, func(t *testing.T, w *world) {
+		_, err := w.nodes[0].Anyone(t.Context(), "kb")
+		is(t, err, "CONNECTION_NEEDED")
+		w.connect(person("dana"), "mira", nil)
+		w.connect(person("erin"), "theo", nil)
+		w.exec(`UPDATE upstream_grant SET created_at = 1 WHERE user_id = 'usr_dana'`)
+		for _, want := range []string{"usr_dana", "usr_erin"} {
+			if p, err := w.nodes[0].Anyone(t.Context(), "kb"); err != nil || p.User != want {
+				t.Errorf("%q, not %s: %v", p.User, want, err)
+			}
+			w.exec(`UPDATE member SET status = 'suspended' WHERE user_id = 'usr_dana'`)
+		}
+	})
+}
+
 // Who is no member any more has no account here: nothing is lent from then on, and what
 // was granted is ended, here and at the provider.
 func TestWhoIsNoMemberHasNoAccounts(t *testing.T) {

@@ -407,6 +407,12 @@ func TestACredentialGoesToItsHostsOnly(t *testing.T) {
 		})).RoundTrip(r)
 		is(t, err, "HOST_NOT_ALLOWED")
 	}
+	w.exec(`UPDATE connection SET hosts = 'evil.example'`) // by who can write the database, or a node with another file
+	evil, _ := http.NewRequest(http.MethodGet, "https://evil.example/api/me", nil)
+	_, err := w.nodes[0].Lend(person("dana"), "kb", http.DefaultTransport).RoundTrip(evil)
+	is(t, err, "HOST_NOT_ALLOWED")
+	w.sees(w.nodes[0], person("dana"), "mira")
+
 	r, _ := http.NewRequest(http.MethodGet, w.url+"/api/me", nil)
 	for _, name := range []string{"Authorization", "Cookie", "DPoP", "Proxy-Authorization"} {
 		r.Header.Set(name, "the caller's")
