@@ -76,8 +76,9 @@ func (c *cli) connectionsRemoveCommand() *cobra.Command {
 	return c.onServer(&cobra.Command{
 		Use:   "remove ID",
 		Short: "End what a service granted a person",
-		Long: `End what a service granted a person: it is wiped here, and the service is told,
-for about half a day if it does not answer. gatehouse audit tail shows what came of that.`,
+		Long: `End what a service granted a person. It is wiped here, and the service is told,
+for about half a day if it does not answer; gatehouse audit tail shows what came
+of that.`,
 		Example: "  gatehouse connections remove ugr_01K…",
 		Args:    needs(1, 1, "the id of an account"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -587,6 +587,10 @@ func TestGoingOnWithoutAnAccountIsNoConsent(t *testing.T) {
 		if apptest.Target(page.Text) != nil || h.Count(`SELECT count(*) FROM authorization_code`) != 0 || !strings.Contains(page.Text, `action="/consent"`) {
 			t.Errorf("%d %s", page.StatusCode, page.Text)
 		}
+		form.Set("decision", "allow")
+		if page = b.Submit("/consent", form); apptest.Departs(page.Text) == "" {
+			t.Errorf("it counts after the consent: %d %s", page.StatusCode, page.Text)
+		}
 	})
 }
 

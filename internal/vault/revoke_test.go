@@ -149,7 +149,7 @@ func TestWhatAProviderCannotBeTold(t *testing.T) {
 	for why, change := range map[string]func(w *world, p *vault.Provider){
 		"no endpoint":   func(w *world, p *vault.Provider) { p.RevokeURL = "" },
 		"not supported": func(w *world, p *vault.Provider) { p.RevokeURL = w.url + "/unsupported" },
-		"another one":   func(_ *world, p *vault.Provider) { p.ClientID = "another" },
+		"another one":   func(w *world, p *vault.Provider) { p.ClientID, p.RevokeURL = "another", w.url+"/oauth/revoke" },
 		"":              func(w *world, p *vault.Provider) { p.RevokeURL = w.url + "/oauth/revoke" },
 	} {
 		w := furnish(t, storetest.Open(t, storetest.SQLite(t)), 1)
