@@ -198,7 +198,7 @@ func (s *Server) scanKnown(row scanner) (k shownClient, err error) {
 		return k, err
 	}
 	k.ID, k.Name, k.Kind, k.Domain, k.Reason = c.ID, c.Name, c.Source, c.Domain(), c.why
-	k.Redirects, k.Confidential, k.Created, k.Fetched, k.Metadata = strings.Split(redirects, "\n"), c.AuthMethod != authNone, at(created), at(fetched), json.RawMessage(metadata)
+	k.Redirects, k.Confidential, k.Created, k.Fetched, k.Metadata = strings.Split(redirects, "\n"), c.AuthMethod != authNone && c.AuthMethod != authKey, at(created), at(fetched), json.RawMessage(metadata)
 	if k.Changed = at(changed); s.pinned(c) { // the operator's own word
 		k.earlier = ""
 	}

@@ -103,7 +103,10 @@ func TestWhatCannotBeAdded(t *testing.T) {
 	for _, tool := range []string{"show_client", "approve_client", "block_client", "unblock_client", "remove_client", "rotate_client_secret"} {
 		h.notDone(tool, map[string]any{"id": "nosuch"}, "CLIENT_MISSING")
 	}
-	h.notDone("rotate_client_secret", map[string]any{"id": "one"}, "CLIENT_INVALID")
+	signs := h.register(`{"redirect_uris":["https://a.example/cb"],"token_endpoint_auth_method":"private_key_jwt","jwks":` + published(newKey(t)) + `}`)
+	for _, id := range []string{"one", signs.ClientID} { // a secret would be worth nothing
+		h.notDone("rotate_client_secret", map[string]any{"id": id}, "CLIENT_INVALID")
+	}
 	h.notDone("list_clients", map[string]any{"state": "odd"}, "CLIENT_INVALID")
 	h.notDone("list_clients", map[string]any{"after": "nosuch"}, "CLIENT_MISSING")
 }
