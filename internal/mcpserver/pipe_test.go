@@ -173,7 +173,7 @@ func TestStdioTokenEndsWhileTheProcessRuns(t *testing.T) {
 	soon(t, "the call", up.began)
 	revoked := time.Now()
 	f.Form("/oauth/revoke", url.Values{"client_id": {client}, "token": {tokens.AccessToken}})
-	if m := p.Hear(); string(m.ID) != id || apptest.Fault(m) != "TOKEN_INVALID" || time.Since(revoked) > time.Second {
+	if m := p.Hear(); string(m.ID) != id || apptest.Fault(m) != "TOKEN_INVALID" || time.Since(revoked) > 2*time.Second { // one of them for a busy computer
 		t.Errorf("after %v: %s", time.Since(revoked), m.Encode())
 	}
 	soon(t, "the end of the request", up.ended)
