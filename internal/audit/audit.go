@@ -127,7 +127,7 @@ func extend(tx *store.Tx, workspace string, rows []*row) error {
 			return fmt.Errorf("insert events: %w", err)
 		}
 	}
-	if _, err := tx.Exec(`UPDATE audit_head SET hash = $2 WHERE workspace = $1`, workspace, prev); err != nil {
+	if err := tx.Later(nil, `UPDATE audit_head SET hash = $2 WHERE workspace = $1`, workspace, prev); err != nil {
 		return fmt.Errorf("move the head of the chain: %w", err)
 	}
 	return nil
@@ -148,8 +148,7 @@ func insert(tx *store.Tx, rows []*row) error {
 			}
 		}
 	}
-	_, err := tx.Exec(inserts[len(rows)], args...)
-	return err
+	return tx.Later(nil, inserts[len(rows)], args...)
 }
 
 // inserts are the statements that insert 1 to maxInsert rows.

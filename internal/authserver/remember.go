@@ -54,7 +54,7 @@ func (d decision) ends(now int64) *int64 {
 
 const consentColumns = `id, scopes, client_name, client_redirects, granted_at, ends_at`
 
-func scanConsent(row *sql.Row) (c consent, found bool, err error) {
+func scanConsent(row store.Row) (c consent, found bool, err error) {
 	var scopes string
 	err = row.Scan(&c.id, &scopes, &c.name, &c.redirects, &c.granted, &c.ends)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -190,7 +190,7 @@ func (p *People) Members(tx *store.Tx, workspace string) (map[string]bool, error
 	return all, rows.Err()
 }
 
-func (p *People) scan(row *sql.Row) (Member, bool, error) {
+func (p *People) scan(row store.Row) (Member, bool, error) {
 	var m Member
 	var role string
 	err := row.Scan(&m.Workspace, &role, &m.ID, &m.Email)

@@ -39,7 +39,7 @@ func (p *People) ServiceAccount(tx *store.Tx, workspace, id string) (ServiceAcco
 		WHERE workspace = $1 AND id = $2 AND status = 'active'`, workspace, id))
 }
 
-func scanService(row *sql.Row) (ServiceAccount, bool, error) {
+func scanService(row store.Row) (ServiceAccount, bool, error) {
 	var a ServiceAccount
 	var tools string
 	err := row.Scan(&a.ID, &a.Workspace, &a.Name, &tools, &a.SecretHash, &a.Keys, &a.Family)

@@ -2,14 +2,8 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"net/url"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 )
@@ -33,13 +27,9 @@ func Open(ctx context.Context, address string) (*DB, error) {
 		return db, nil
 	}
 	if strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://") {
-		config, err := pgx.ParseConfig(address)
+		pg, err := openPostgres(ctx, address)
 		if err != nil {
-			return nil, badAddress.New("the database address cannot be read").Because(err)
-		}
-		pg := postgres{pool(config, 24), pool(config, 8)}
-		if err := pg.sql.PingContext(ctx); err != nil {
-			return nil, errors.Join(Unavailable.New("the database at %s does not answer", host(address)).Because(err), pg.close())
+			return nil, err
 		}
 		return &DB{engine: pg}, nil
 	}
@@ -53,76 +43,4 @@ func host(address string) string {
 		return u.Scheme + "://" + u.Host + u.Path
 	}
 	return "…"
-}
-
-// postgres uses pools of database/sql; each Do is one transaction at READ
-// COMMITTED. Those that read have connections of their own: a queue of writers
-// must not keep a node from hearing of revocations.
-type postgres struct{ sql, readers *sql.DB }
-
-func pool(config *pgx.ConnConfig, conns int) *sql.DB {
-	db := stdlib.OpenDB(*config)
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
-	return db
-}
-
-func (pg postgres) do(ctx context.Context, db *DB, fn func(*Tx) error) error {
-	return again(ctx, inTheWayOnPostgres, func() error { return pg.once(ctx, db, fn) })
-}
-
-func (pg postgres) once(ctx context.Context, db *DB, fn func(*Tx) error) error {
-	stx, err := pg.sql.BeginTx(ctx, nil)
-	if err != nil {
-		return cancelledOr(ctx, "begin a transaction", err)
-	}
-	defer func() { _ = stx.Rollback() }() // after a commit this does nothing
-	tx := newTx(ctx, stx)
-	fnErr := fn(tx)
-	if fnErr != nil && !isKept(fnErr) {
-		return fnErr
-	}
-	if err := db.finish(tx, tx.buffered); err != nil {
-		return err
-	}
-	if err := stx.Commit(); err != nil {
-		return cancelledOr(ctx, "commit", err)
-	}
-	tx.committed()
-	return fnErr
-}
-
-func (pg postgres) view(ctx context.Context, fn func(*Tx) error) error {
-	stx, err := pg.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead})
-	if err != nil {
-		return cancelledOr(ctx, "begin a transaction", err)
-	}
-	defer func() { _ = stx.Rollback() }()
-	return fn(newTx(ctx, stx))
-}
-
-func (pg postgres) close() error { return errors.Join(pg.sql.Close(), pg.readers.Close()) }
-
-// inTheWayOnPostgres recognises a serialization failure, a deadlock, and the
-// collision inside the catalogue when two nodes run CREATE TABLE IF NOT EXISTS
-// on an empty database at once.
-func inTheWayOnPostgres(err error) bool {
-	pg, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok {
-		return false
-	}
-	switch pg.Code {
-	case "40001", "40P01", "42P07", "42710":
-		return true
-	case "23505":
-		return strings.HasPrefix(pg.ConstraintName, "pg_")
-	}
-	return false
-}
-
-func cancelledOr(ctx context.Context, what string, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return unavailable(what, err)
 }

@@ -326,7 +326,20 @@ func (c *cachedConn) ExecContext(ctx context.Context, query string, args ...any)
 	return stmt.ExecContext(ctx, args...)
 }
 
-func (c *cachedConn) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+// Later has no way to save here.
+func (c *cachedConn) Later(ctx context.Context, check func(changed int64) error, query string, args ...any) error {
+	res, err := c.ExecContext(ctx, query, args...)
+	if err != nil || check == nil {
+		return err
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return err
+	}
+	return check(n)
+}
+
+func (c *cachedConn) QueryContext(ctx context.Context, query string, args ...any) (Rows, error) {
 	stmt, err := c.prepare(query)
 	if err != nil {
 		return nil, err
@@ -334,7 +347,7 @@ func (c *cachedConn) QueryContext(ctx context.Context, query string, args ...any
 	return stmt.QueryContext(ctx, args...)
 }
 
-func (c *cachedConn) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+func (c *cachedConn) QueryRowContext(ctx context.Context, query string, args ...any) Row {
 	stmt, err := c.prepare(query)
 	if err != nil {
 		return c.conn.QueryRowContext(ctx, query, args...) // fails the same way, as a Row
@@ -353,5 +366,13 @@ func (c *cachedConn) close() {
 type readOnly struct{ *cachedConn }
 
 func (readOnly) ExecContext(_ context.Context, query string, _ ...any) (sql.Result, error) {
-	return nil, fmt.Errorf("store: a statement that writes in a read-only transaction: %s", query)
+	return nil, errReadOnly(query)
+}
+
+func (readOnly) Later(_ context.Context, _ func(int64) error, query string, _ ...any) error {
+	return errReadOnly(query)
+}
+
+func errReadOnly(query string) error {
+	return fmt.Errorf("store: a statement that writes in a read-only transaction: %s", query)
 }

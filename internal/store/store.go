@@ -84,8 +84,23 @@ type engine interface {
 // querier is what a transaction of either engine offers.
 type querier interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	QueryContext(ctx context.Context, query string, args ...any) (Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) Row
+	Later(ctx context.Context, check func(changed int64) error, query string, args ...any) error
+}
+
+// Rows are the answer to a query, as of database/sql.
+type Rows interface {
+	Columns() ([]string, error)
+	Next() bool
+	Scan(dest ...any) error
+	Err() error
+	Close() error
+}
+
+// Row is one of them, or none: then Scan returns sql.ErrNoRows.
+type Row interface {
+	Scan(dest ...any) error
 }
 
 // Tx is a transaction. It is valid until the function it was given to returns,
@@ -121,14 +136,22 @@ func (tx *Tx) Exec(query string, args ...any) (sql.Result, error) {
 
 // Query runs a statement that returns rows. They must be closed before the next
 // statement.
-func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
+func (tx *Tx) Query(query string, args ...any) (Rows, error) {
 	return tx.q.QueryContext(tx, query, args...)
 }
 
 // QueryRow runs a statement that returns at most one row; without one, Scan
 // returns sql.ErrNoRows.
-func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
+func (tx *Tx) QueryRow(query string, args ...any) Row {
 	return tx.q.QueryRowContext(tx, query, args...)
+}
+
+// Later runs a statement that returns no rows with the next one at the latest, or
+// before the commit, which saves the way to the database. check, unless it is nil,
+// hears how many rows it changed; its error fails the transaction, and comes from
+// the statement it travelled with. Statements run in the order they were given.
+func (tx *Tx) Later(check func(changed int64) error, query string, args ...any) error {
+	return tx.q.Later(tx, check, query, args...)
 }
 
 // Buffer keeps v for the pre-commit hook. It is forgotten if the transaction

@@ -109,7 +109,7 @@ func (t *Tokens) Start(tx *store.Tx, f Family) (Pair, error) {
 	if ends := tx.Now + FamilyLife.Microseconds(); f.Ends == 0 || f.Ends > ends {
 		f.Ends = ends
 	}
-	_, err := tx.Exec(`INSERT INTO token_family
+	err := tx.Later(nil, `INSERT INTO token_family
 		(id, workspace, user_id, client, consent, scopes, resource, created_at, expires_at, used_at, jkt)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $8, $10)`,
 		f.ID, f.Workspace, f.User, f.Client, f.Consent, strings.Join(f.Scopes, " "), f.Resource,
@@ -164,7 +164,7 @@ func (t *Tokens) pair(tx *store.Tx, f Family, scopes []string, parent string) (P
 	}
 	refresh := NewSplit("rt_")
 	pair.Refresh = refresh.Token
-	_, err = tx.Exec(`INSERT INTO refresh_token (id, workspace, family, parent, hash, created_at, expires_at)
+	err = tx.Later(nil, `INSERT INTO refresh_token (id, workspace, family, parent, hash, created_at, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		refresh.ID, f.Workspace, f.ID, parent, refresh.Hash, tx.Now, tx.Now+RefreshIdle.Microseconds())
 	return pair, err
@@ -285,23 +285,25 @@ func (t *Tokens) replay(tx *store.Tx, r *refreshRow) error {
 // spend marks the token and its parent used and the family alive, each in one
 // statement that also looks again at what load saw.
 func (t *Tokens) spend(tx *store.Tx, r *refreshRow) error {
-	alive, err := tx.One(`UPDATE token_family SET used_at = $1 WHERE id = $2 AND workspace = $3 AND revoked_at IS NULL`,
+	seen := func(changed int64) error {
+		if changed != 1 {
+			return badRefresh("its family was just revoked, or its window just ended")
+		}
+		return nil
+	}
+	err := tx.Later(seen, `UPDATE token_family SET used_at = $1 WHERE id = $2 AND workspace = $3 AND revoked_at IS NULL`,
 		tx.Now, r.family.ID, r.family.Workspace)
 	if err != nil {
 		return err
 	}
-	spent, err := tx.One(`UPDATE refresh_token SET used_at = COALESCE(used_at, $1)
+	err = tx.Later(seen, `UPDATE refresh_token SET used_at = COALESCE(used_at, $1)
 		WHERE id = $2 AND workspace = $3 AND (child_used_at IS NULL OR child_used_at >= $4)`,
 		tx.Now, r.id, r.family.Workspace, tx.Now-t.window())
 	if err != nil {
 		return err
 	}
-	if !alive || !spent {
-		return badRefresh("its family was just revoked, or its window just ended")
-	}
-	_, err = tx.Exec(`UPDATE refresh_token SET child_used_at = $1
+	return tx.Later(nil, `UPDATE refresh_token SET child_used_at = $1
 		WHERE id = $2 AND workspace = $3 AND child_used_at IS NULL`, tx.Now, r.parent, r.family.Workspace)
-	return err
 }
 
 // narrow is what of the family's scopes the client asks for. It may ask for

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 
@@ -122,7 +121,7 @@ func taken(ctx context.Context, db *store.DB, name string) (bool, error) {
 
 // ids are those of all servers of every workspace.
 func ids(tx *store.Tx) (map[string]bool, error) {
-	return collect(tx, map[string]bool{}, func(rows *sql.Rows, all map[string]bool) (map[string]bool, error) {
+	return collect(tx, map[string]bool{}, func(rows store.Rows, all map[string]bool) (map[string]bool, error) {
 		var id string
 		err := rows.Scan(&id)
 		all[id] = true
@@ -138,7 +137,7 @@ func read(tx *store.Tx, id string) (record, error) {
 	if err != nil {
 		return r, err
 	}
-	r.tools, err = collect(tx, nil, func(rows *sql.Rows, tools []mcp.ToolDefinition) ([]mcp.ToolDefinition, error) {
+	r.tools, err = collect(tx, nil, func(rows store.Rows, tools []mcp.ToolDefinition) ([]mcp.ToolDefinition, error) {
 		var d string
 		err := rows.Scan(&d)
 		return append(tools, mcp.ToolDefinition(d)), err
@@ -147,7 +146,7 @@ func read(tx *store.Tx, id string) (record, error) {
 }
 
 // collect folds the rows of a query.
-func collect[T any](tx *store.Tx, all T, add func(*sql.Rows, T) (T, error), query string, args ...any) (T, error) {
+func collect[T any](tx *store.Tx, all T, add func(store.Rows, T) (T, error), query string, args ...any) (T, error) {
 	rows, err := tx.Query(query, args...)
 	if err != nil {
 		return all, err

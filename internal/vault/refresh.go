@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -206,7 +205,7 @@ func (v *Vault) refreshDue(ctx context.Context) error {
 	return err
 }
 
-func (v *Vault) collect(rows *sql.Rows, err error) (all []grant, _ error) {
+func (v *Vault) collect(rows store.Rows, err error) (all []grant, _ error) {
 	if err != nil {
 		return nil, err
 	}

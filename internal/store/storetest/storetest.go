@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver
+
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
 )
 
