@@ -124,13 +124,15 @@ func extend(tx *store.Tx, workspace string, rows []*row) error {
 	}
 	for chunk := range slices.Chunk(rows, maxInsert) {
 		if err := insert(tx, chunk); err != nil {
-			return fmt.Errorf("insert events: %w", err)
+			return err
 		}
 	}
-	if err := tx.Later(nil, `UPDATE audit_head SET hash = $2 WHERE workspace = $1`, workspace, prev); err != nil {
-		return fmt.Errorf("move the head of the chain: %w", err)
-	}
-	return nil
+	return tx.Later(told(tx, "move the head of the chain"), `UPDATE audit_head SET hash = $2 WHERE workspace = $1`, workspace, prev)
+}
+
+// told is how the failure of a statement of the log is told.
+func told(ctx context.Context, what string) func(error) error {
+	return func(err error) error { return unrecorded(ctx, fmt.Errorf("%s: %w", what, err)) }
 }
 
 // maxInsert keeps the number of different statements small, and each short: the
@@ -148,7 +150,7 @@ func insert(tx *store.Tx, rows []*row) error {
 			}
 		}
 	}
-	return tx.Later(nil, inserts[len(rows)], args...)
+	return tx.Later(told(tx, "insert events"), inserts[len(rows)], args...)
 }
 
 // inserts are the statements that insert 1 to maxInsert rows.

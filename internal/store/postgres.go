@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -128,25 +129,25 @@ func (pg *postgres) view(ctx context.Context, fn func(*Tx) error) error {
 type pgTx struct {
 	conn   *pgxpool.Conn
 	queue  *pgx.Batch
-	checks []func(changed int64) error // of the statements in the queue
-	begun  bool                        // BEGIN was answered
-	failed error                       // what ended the transaction before its end
+	checks []check // of the statements in the queue
+	begun  bool    // BEGIN was answered
+	failed error   // what ended the transaction before its end
 }
 
 func begin(conn *pgxpool.Conn, how string) *pgTx {
 	t := &pgTx{conn: conn, queue: &pgx.Batch{}}
-	t.later(how, nil, func(int64) error { t.begun = true; return nil })
+	t.put(check{}, how)
 	return t
 }
 
-func (t *pgTx) later(query string, args []any, check func(changed int64) error) {
+func (t *pgTx) put(c check, query string, args ...any) {
 	t.queue.Queue(query, args...)
-	t.checks = append(t.checks, check)
+	t.checks = append(t.checks, c)
 }
 
-func (t *pgTx) Later(_ context.Context, check func(changed int64) error, query string, args ...any) error {
+func (t *pgTx) later(_ context.Context, c check, query string, args ...any) error {
 	if t.failed == nil {
-		t.later(query, args, check)
+		t.put(c, query, args...)
 	}
 	return t.failed
 }
@@ -179,13 +180,11 @@ func (t *pgTx) send(ctx context.Context) (pgx.BatchResults, error) {
 	t.queue, t.checks = &pgx.Batch{}, nil
 	for _, check := range checks {
 		tag, err := results.Exec()
-		if err == nil && check != nil {
-			err = check(tag.RowsAffected())
-		}
-		if err != nil {
+		if err = check.judge(tag.RowsAffected(), err); err != nil {
 			_ = results.Close() // err says why
 			return nil, t.fail(err)
 		}
+		t.begun = true
 	}
 	return results, nil
 }
@@ -213,9 +212,19 @@ func (t *pgTx) ExecContext(ctx context.Context, query string, args ...any) (sql.
 		tag, err := t.conn.Exec(ctx, query)
 		return driver.RowsAffected(tag.RowsAffected()), err
 	}
-	var n int64
-	t.later(query, args, func(changed int64) error { n = changed; return nil })
-	return driver.RowsAffected(n), t.drain(ctx)
+	t.queue.Queue(query, args...)
+	results, err := t.send(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tag, err := results.Exec()
+	if failed := results.Close(); err == nil {
+		err = failed
+	}
+	if err != nil {
+		return nil, t.fail(err)
+	}
+	return driver.RowsAffected(tag.RowsAffected()), nil
 }
 
 func (t *pgTx) QueryContext(ctx context.Context, query string, args ...any) (Rows, error) {
@@ -240,17 +249,17 @@ func (t *pgTx) QueryRowContext(ctx context.Context, query string, args ...any) R
 // commit ends the transaction. One that holds the head of a chain ends before it
 // is on the disk, so that the next need not wait for that; flush waits for all.
 func (t *pgTx) commit(ctx context.Context, early bool) error {
-	if t.failed == nil && !t.begun {
-		if t.queue.Len() == 1 {
-			return nil // nothing was done
-		}
-		_ = t.drain(ctx) // COMMIT must not be sent twice
+	if !t.begun && t.queue.Len() == 1 {
+		return nil // nothing was done
+	}
+	if !t.begun || slices.ContainsFunc(t.checks, func(c check) bool { return c.one != nil }) {
+		_ = t.drain(ctx) // COMMIT must not be sent twice, nor before all is judged
 	}
 	if t.failed != nil {
 		return t.failed
 	}
 	if early {
-		t.later("SET LOCAL synchronous_commit = off", nil, nil)
+		t.put(check{}, "SET LOCAL synchronous_commit = off")
 	}
 	t.queue.Queue("COMMIT")
 	results, err := t.send(ctx)

@@ -326,17 +326,14 @@ func (c *cachedConn) ExecContext(ctx context.Context, query string, args ...any)
 	return stmt.ExecContext(ctx, args...)
 }
 
-// Later has no way to save here.
-func (c *cachedConn) Later(ctx context.Context, check func(changed int64) error, query string, args ...any) error {
+// later has nothing to save here.
+func (c *cachedConn) later(ctx context.Context, judge check, query string, args ...any) error {
+	var n int64
 	res, err := c.ExecContext(ctx, query, args...)
-	if err != nil || check == nil {
-		return err
+	if err == nil {
+		n, err = res.RowsAffected()
 	}
-	n, err := res.RowsAffected()
-	if err != nil {
-		return err
-	}
-	return check(n)
+	return judge.judge(n, err)
 }
 
 func (c *cachedConn) QueryContext(ctx context.Context, query string, args ...any) (Rows, error) {
@@ -369,7 +366,7 @@ func (readOnly) ExecContext(_ context.Context, query string, _ ...any) (sql.Resu
 	return nil, errReadOnly(query)
 }
 
-func (readOnly) Later(_ context.Context, _ func(int64) error, query string, _ ...any) error {
+func (readOnly) later(_ context.Context, _ check, query string, _ ...any) error {
 	return errReadOnly(query)
 }
 

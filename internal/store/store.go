@@ -86,7 +86,7 @@ type querier interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, query string, args ...any) (Rows, error)
 	QueryRowContext(ctx context.Context, query string, args ...any) Row
-	Later(ctx context.Context, check func(changed int64) error, query string, args ...any) error
+	later(ctx context.Context, c check, query string, args ...any) error
 }
 
 // Rows are the answer to a query, as of database/sql.
@@ -146,12 +146,34 @@ func (tx *Tx) QueryRow(query string, args ...any) Row {
 	return tx.q.QueryRowContext(tx, query, args...)
 }
 
-// Later runs a statement that returns no rows with the next one at the latest, or
-// before the commit, which saves the way to the database. check, unless it is nil,
-// hears how many rows it changed; its error fails the transaction, and comes from
-// the statement it travelled with. Statements run in the order they were given.
-func (tx *Tx) Later(check func(changed int64) error, query string, args ...any) error {
-	return tx.q.Later(tx, check, query, args...)
+// Later runs a statement that returns no rows, with the next one at the latest or
+// before the commit, which saves the way to the database. If it fails, so does the
+// transaction: the error, in the words of words unless that is nil, comes from
+// whatever the statement travelled with. Statements run in the order they were given.
+func (tx *Tx) Later(words func(error) error, query string, args ...any) error {
+	return tx.q.later(tx, check{words: words}, query, args...)
+}
+
+// OneLater is Later for a statement that must change exactly one row. Otherwise the
+// transaction fails with otherwise.
+func (tx *Tx) OneLater(otherwise error, query string, args ...any) error {
+	return tx.q.later(tx, check{one: otherwise}, query, args...)
+}
+
+// A check judges a statement that was put off.
+type check struct {
+	one   error             // unless it changed exactly one row
+	words func(error) error // of its failure
+}
+
+func (c check) judge(changed int64, err error) error {
+	switch {
+	case err != nil && c.words != nil:
+		return c.words(err)
+	case err == nil && c.one != nil && changed != 1:
+		return c.one
+	}
+	return err
 }
 
 // Buffer keeps v for the pre-commit hook. It is forgotten if the transaction

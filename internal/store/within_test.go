@@ -85,7 +85,9 @@ func TestASilentDatabaseIsNotWaitedForWithin(t *testing.T) {
 	do(t, asked, insert("before", 1))
 	silent.Store(true)
 	unavailable("write", begin(asked, insert("lost", 2)))
-	unavailable("read", func() error { return asked.View(t.Context(), func(tx *store.Tx) error { _, err := tx.Query(`SELECT 1`); return err }) })
+	unavailable("read", func() error {
+		return asked.View(t.Context(), func(tx *store.Tx) error { _, err := tx.Query(`SELECT 1`); return err })
+	})
 	silent.Store(false)
 	do(t, asked, insert("after", 3)) // connections that were cut off are not used again
 	unavailable("in the middle", begin(asked, func(tx *store.Tx) error {

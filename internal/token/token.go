@@ -285,18 +285,13 @@ func (t *Tokens) replay(tx *store.Tx, r *refreshRow) error {
 // spend marks the token and its parent used and the family alive, each in one
 // statement that also looks again at what load saw.
 func (t *Tokens) spend(tx *store.Tx, r *refreshRow) error {
-	seen := func(changed int64) error {
-		if changed != 1 {
-			return badRefresh("its family was just revoked, or its window just ended")
-		}
-		return nil
-	}
-	err := tx.Later(seen, `UPDATE token_family SET used_at = $1 WHERE id = $2 AND workspace = $3 AND revoked_at IS NULL`,
+	late := badRefresh("its family was just revoked, or its window just ended")
+	err := tx.OneLater(late, `UPDATE token_family SET used_at = $1 WHERE id = $2 AND workspace = $3 AND revoked_at IS NULL`,
 		tx.Now, r.family.ID, r.family.Workspace)
 	if err != nil {
 		return err
 	}
-	err = tx.Later(seen, `UPDATE refresh_token SET used_at = COALESCE(used_at, $1)
+	err = tx.OneLater(late, `UPDATE refresh_token SET used_at = COALESCE(used_at, $1)
 		WHERE id = $2 AND workspace = $3 AND (child_used_at IS NULL OR child_used_at >= $4)`,
 		tx.Now, r.id, r.family.Workspace, tx.Now-t.window())
 	if err != nil {
