@@ -116,27 +116,6 @@ func TestOverlookedFailureIsNoSuccess(t *testing.T) {
 	}
 }
 
-// Who is answered can rely on it: although a chain is free before its commit is on
-// the disk, Do returns after that.
-func TestDoReturnsWhenItIsOnTheDisk(t *testing.T) {
-	db := storetest.Open(t, storetest.Postgres(t))
-	table(t, db)
-	var before string
-	db.BeforeCommit = func(tx *store.Tx, _ []any) error {
-		return tx.QueryRow(`SELECT pg_current_wal_insert_lsn()::text`).Scan(&before)
-	}
-	for i := range 20 {
-		do(t, db, func(tx *store.Tx) error { tx.Buffer(1); return insert(fmt.Sprint(i), 1)(tx) })
-		var written bool
-		err := db.View(t.Context(), func(tx *store.Tx) error {
-			return tx.QueryRow(`SELECT pg_current_wal_flush_lsn() > $1::text::pg_lsn`, before).Scan(&written)
-		})
-		if err != nil || !written {
-			t.Fatalf("written %t, %v", written, err)
-		}
-	}
-}
-
 // A server that was started again, or cut its connections, is a pause and no
 // failure: what has not begun begins again.
 func TestConnectionsThatWereCutAreReplaced(t *testing.T) {

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -27,8 +25,10 @@ const (
 // few as it can.
 type postgres struct {
 	writers, readers *pgxpool.Pool
-	flush            *flush
-	head             chan struct{} // taken by who runs the hook: the head of a chain is one row, and here one waits for it in order and at no cost to the server
+
+	// head is taken by who runs the hook: the head of a chain is one row, and here
+	// one waits for it in order and at no cost to the server.
+	head chan struct{}
 }
 
 func openPostgres(ctx context.Context, address string) (*postgres, error) {
@@ -41,7 +41,7 @@ func openPostgres(ctx context.Context, address string) (*postgres, error) {
 		writers.Close()
 		return nil, err
 	}
-	pg := &postgres{writers: writers, readers: readers, flush: &flush{pool: readers}, head: make(chan struct{}, 1)}
+	pg := &postgres{writers: writers, readers: readers, head: make(chan struct{}, 1)}
 	if err := writers.Ping(ctx); err != nil {
 		_ = pg.close()
 		return nil, Unavailable.New("the database at %s does not answer", host(address)).Because(err)
@@ -60,7 +60,6 @@ func pgPool(ctx context.Context, address string, conns int32) (*pgxpool.Pool, er
 }
 
 func (pg *postgres) close() error {
-	pg.flush.running.Wait()
 	pg.writers.Close()
 	pg.readers.Close()
 	return nil
@@ -70,58 +69,47 @@ func (pg *postgres) do(ctx context.Context, db *DB, fn func(*Tx) error) error {
 	return again(ctx, inTheWayOnPostgres, func() error { return pg.once(ctx, db, fn) })
 }
 
+// once runs fn in one transaction. A connection that is left in the middle of
+// something is thrown away.
 func (pg *postgres) once(ctx context.Context, db *DB, fn func(*Tx) error) error {
-	tx, fnErr, err := pg.run(ctx, db, fn)
-	switch {
-	case err != nil:
-		return err
-	case fnErr != nil && !isKept(fnErr):
+	conn, err := pg.writers.Acquire(ctx)
+	if err != nil {
+		return cancelledOr(ctx, "begin a transaction", err)
+	}
+	defer conn.Release()
+	q := begin(conn, "BEGIN")
+	tx := newTx(ctx, q)
+	fnErr := fn(tx)
+	if fnErr != nil && !isKept(fnErr) {
+		q.rollback(ctx)
 		return fnErr
-	case len(tx.buffered) > 0:
-		if err := pg.flush.wait(ctx); err != nil {
-			return cancelledOr(ctx, "commit", err)
-		}
+	}
+	if err := pg.commit(ctx, db, tx, q); err != nil {
+		q.rollback(ctx)
+		return err
 	}
 	tx.committed()
 	return fnErr
 }
 
-// run runs fn in a transaction and ends it. The connection is free when it
-// returns; one that is in the middle of something is thrown away.
-func (pg *postgres) run(ctx context.Context, db *DB, fn func(*Tx) error) (_ *Tx, fnErr, err error) {
-	conn, err := pg.writers.Acquire(ctx)
-	if err != nil {
-		return nil, nil, cancelledOr(ctx, "begin a transaction", err)
-	}
-	defer conn.Release()
-	q := begin(conn, "BEGIN")
-	tx := newTx(ctx, q)
-	if fnErr = fn(tx); fnErr != nil && !isKept(fnErr) {
-		q.rollback(ctx)
-		return tx, fnErr, nil
-	}
+// commit runs the hook and ends a transaction.
+func (pg *postgres) commit(ctx context.Context, db *DB, tx *Tx, q *pgTx) error {
 	if len(tx.buffered) > 0 {
 		select {
 		case pg.head <- struct{}{}:
 			defer func() { <-pg.head }()
 		case <-ctx.Done():
-			q.rollback(ctx)
-			return tx, nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
 	if err := db.finish(tx, tx.buffered); err != nil {
-		q.rollback(ctx)
-		return tx, nil, err
+		return err
 	}
-	if err := q.commit(ctx, len(tx.buffered) > 0); err != nil {
-		q.rollback(ctx)
-		return tx, nil, err
-	}
-	return tx, fnErr, nil
+	return q.commit(ctx)
 }
 
 func (pg *postgres) view(ctx context.Context, fn func(*Tx) error) error {
-	return again(ctx, inTheWayOnPostgres, func() error {
+	return again(ctx, neverBegan, func() error {
 		conn, err := pg.readers.Acquire(ctx)
 		if err != nil {
 			return cancelledOr(ctx, "begin a transaction", err)
@@ -256,9 +244,8 @@ func (t *pgTx) QueryRowContext(ctx context.Context, query string, args ...any) R
 	return pgRow{rows, err}
 }
 
-// commit ends the transaction. One that holds the head of a chain ends before it
-// is on the disk, so that the next need not wait for that; flush waits for all.
-func (t *pgTx) commit(ctx context.Context, early bool) error {
+// commit ends the transaction, if there is one.
+func (t *pgTx) commit(ctx context.Context) error {
 	if !t.begun && t.queue.Len() == 1 {
 		return nil // nothing was done
 	}
@@ -267,9 +254,6 @@ func (t *pgTx) commit(ctx context.Context, early bool) error {
 	}
 	if t.failed != nil {
 		return t.failed
-	}
-	if early {
-		t.put(check{}, "SET LOCAL synchronous_commit = off")
 	}
 	t.queue.Queue("COMMIT")
 	results, err := t.send(ctx)
@@ -355,12 +339,18 @@ type errLost struct{ error }
 
 func (e errLost) Unwrap() error { return e.error }
 
-// inTheWayOnPostgres recognises a serialization failure, a deadlock, the
-// collision inside the catalogue when two nodes run CREATE TABLE IF NOT EXISTS
-// on an empty database at once, and a server that was started again since the
-// connection was used last.
+// neverBegan recognises that the server was started again since a connection was
+// used last.
+func neverBegan(err error) bool {
+	_, ok := errors.AsType[errLost](err)
+	return ok
+}
+
+// inTheWayOnPostgres recognises that too, a serialization failure, a deadlock, and
+// the collision inside the catalogue when two nodes run CREATE TABLE IF NOT EXISTS
+// on an empty database at once.
 func inTheWayOnPostgres(err error) bool {
-	if _, ok := errors.AsType[errLost](err); ok {
+	if neverBegan(err) {
 		return true
 	}
 	pg, ok := errors.AsType[*pgconn.PgError](err)
@@ -381,61 +371,4 @@ func cancelledOr(ctx context.Context, what string, err error) error {
 		return ctx.Err()
 	}
 	return unavailable(what, err)
-}
-
-// maxFlush bounds how long a node waits for the disk of the database.
-const maxFlush = 10 * time.Second
-
-// A flush waits until everything that was committed before is on the disk, for
-// all who ask at once. The server writes its log in order, so it is enough to
-// commit something more and wait for that (PostgreSQL, 30.4 Asynchronous Commit).
-type flush struct {
-	pool    *pgxpool.Pool
-	running sync.WaitGroup
-
-	mu   sync.Mutex
-	next *flushed // has not been sent yet
-	last chan struct{}
-}
-
-type flushed struct {
-	before, done chan struct{}
-	err          error // valid when done is closed
-}
-
-// wait returns when what this node has committed is durable. If it fails, that is
-// not known.
-func (f *flush) wait(ctx context.Context) error {
-	mine := f.join()
-	select {
-	case <-mine.done:
-		return mine.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// join is the flush that comes after now.
-func (f *flush) join() *flushed {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.next == nil {
-		mine := &flushed{before: f.last, done: make(chan struct{})}
-		f.next, f.last = mine, mine.done
-		f.running.Go(func() { f.send(mine) })
-	}
-	return f.next
-}
-
-func (f *flush) send(mine *flushed) {
-	defer close(mine.done)
-	if mine.before != nil {
-		<-mine.before
-	}
-	f.mu.Lock()
-	f.next = nil // nobody joins any more
-	f.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), maxFlush)
-	defer cancel()
-	_, mine.err = f.pool.Exec(ctx, "SELECT pg_logical_emit_message(true, 'gatehouse', '')")
 }
