@@ -186,7 +186,7 @@ func (c *Client) checkServer(as oauth.ServerMetadata, issuer string, local bool)
 	if as.TokenEndpoint == "" {
 		return errors.New("it names no token endpoint")
 	}
-	for _, endpoint := range []string{as.TokenEndpoint, as.RegistrationEndpoint, as.DeviceEndpoint, as.RevocationEndpoint} {
+	for _, endpoint := range []string{as.TokenEndpoint, as.RegistrationEndpoint, as.PushedEndpoint, as.DeviceEndpoint, as.RevocationEndpoint} {
 		if err := c.checkEndpoint(endpoint, issuer, local); err != nil {
 			return err
 		}

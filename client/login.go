@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -126,7 +127,11 @@ func (c *Client) authorize(ctx context.Context, s *site, o LoginOptions) (login,
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	result := back.serve(a.state, s.title(), func(q url.Values) error { return a.finish(ctx, q) })
-	send(a.url(), o)
+	address, err := a.address(ctx)
+	if err != nil {
+		return login{}, err
+	}
+	send(address, o)
 	select {
 	case err := <-result:
 		return a.login, err
@@ -205,20 +210,51 @@ func (a answer) registered(as oauth.ServerMetadata, method, redirect string) (re
 	return registration{ClientID: r.ClientID, Secret: r.ClientSecret, AuthMethod: cmp.Or(r.TokenAuthMethod, method), RedirectURI: redirect}, nil
 }
 
-// url is the address at which the person decides.
-func (a *attempt) url() string {
-	u, _ := url.Parse(a.site.as.AuthorizationEndpoint) // checkServer has read it
-	q := u.Query()
+// address is where the person decides. Where the issuer wants the request from us
+// and not from the browser, it has been pushed, and the address names it (RFC 9126).
+func (a *attempt) address(ctx context.Context) (string, error) {
+	asked := url.Values{}
 	for name, value := range map[string]string{
 		"response_type": "code", "client_id": a.as.ClientID, "redirect_uri": a.as.RedirectURI, "state": a.state,
 		"code_challenge": oauth.Challenge(a.verifier), "code_challenge_method": "S256", "resource": a.site.resource, "scope": a.site.scope,
 	} {
 		if value != "" {
-			q.Set(name, value)
+			asked.Set(name, value)
 		}
 	}
+	if a.site.as.PushedOnly {
+		var err error
+		if asked, err = a.push(ctx, asked); err != nil {
+			return "", err
+		}
+	}
+	u, _ := url.Parse(a.site.as.AuthorizationEndpoint) // checkBrowser has read it
+	q := u.Query()
+	maps.Copy(q, asked)
 	u.RawQuery = q.Encode()
-	return u.String()
+	return u.String(), nil
+}
+
+// push hands the issuer what is asked, and gives what the browser takes there in its
+// place.
+func (a *attempt) push(ctx context.Context, asked url.Values) (url.Values, error) {
+	cannot := signInFailed.fail("not signed in to %s", a.site.server)
+	endpoint := a.site.as.PushedEndpoint
+	if endpoint == "" {
+		return nil, cannot.why("%s takes pushed requests alone, and does not say where", a.site.as.Issuer)
+	}
+	got, err := a.c.postForm(ctx, endpoint, a.as, asked)
+	if err != nil {
+		return nil, err
+	}
+	if got.status != http.StatusCreated && got.status != http.StatusOK {
+		return nil, cannot.because(got.refused("begin", endpoint))
+	}
+	var pushed oauth.PushedResponse
+	if err := got.decode(&pushed); err != nil || pushed.RequestURI == "" {
+		return nil, unreadable.fail("not signed in to %s", a.site.server).why("%s did not answer with a request_uri", endpoint)
+	}
+	return url.Values{"client_id": {a.as.ClientID}, "request_uri": {pushed.RequestURI}}, nil
 }
 
 // finish takes what the browser brought back. The issuer is compared before

@@ -435,3 +435,60 @@ func TestTokenThatNeverExpires(t *testing.T) {
 		}
 	}
 }
+
+// Where the issuer takes pushed requests alone, the browser carries a name of the
+// request and nothing of it (RFC 9126 §4).
+func TestRequestIsPushedWhereThatIsDemanded(t *testing.T) {
+	f := newFake(t)
+	f.as.PushedOnly, f.as.PushedEndpoint = true, f.URL+"/par"
+	f.override["/par"] = func(w http.ResponseWriter, r *http.Request) {
+		_ = r.ParseForm()
+		f.set(func() { f.forms["/par"] = r.PostForm })
+		writeJSON(w, http.StatusCreated, oauth.PushedResponse{RequestURI: "urn:x:1", ExpiresIn: 60})
+	}
+	f.override["/authorize"] = func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		if len(q) != 2 || q.Get("client_id") != "client-1" || q.Get("request_uri") != "urn:x:1" {
+			t.Errorf("the browser carries %v", q)
+		}
+		r.URL.RawQuery = f.forms["/par"].Encode()
+		f.authorize(w, r)
+	}
+	signedIn(t, f)
+	if pushed := f.forms["/par"]; pushed.Get("code_challenge") == "" || pushed.Get("state") == "" || pushed.Get("resource") != f.server() {
+		t.Errorf("pushed: %v", pushed)
+	}
+}
+
+// What cannot be pushed is not sent with the browser instead.
+func TestWhatCannotBePushedIsNotSent(t *testing.T) {
+	for name, change := range map[string]func(*fake){
+		"no endpoint": func(*fake) {},
+		"elsewhere":   func(f *fake) { f.as.PushedEndpoint = "https://elsewhere.example/par" },
+		"refused": func(f *fake) {
+			f.as.PushedEndpoint = f.URL + "/par"
+			f.override["/par"] = says(400, `{"error":"invalid_request"}`)
+		},
+		"no name": func(f *fake) {
+			f.as.PushedEndpoint = f.URL + "/par"
+			f.override["/par"] = says(201, `{"expires_in":60}`)
+		},
+		"nothing there": func(f *fake) { f.as.PushedEndpoint = f.URL + "/par"; f.override["/par"] = says(500, `oops`) },
+	} {
+		f := newFake(t)
+		f.as.PushedOnly = true
+		change(f)
+		_, err := newClient(t).Login(short(t), f.server(), LoginOptions{Open: func(string) error { t.Errorf("%s: a browser is opened", name); return nil }})
+		if err == nil || f.count("GET /authorize") > 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func says(status int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}

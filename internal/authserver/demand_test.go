@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-mcp/gatehouse/client"
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
@@ -62,6 +63,25 @@ func TestNoGrantWithoutTheProof(t *testing.T) {
 		}
 	}
 	refused(t, h.Form("/oauth/token", with("grant_type", "refresh_token", "client_id", secret.ClientID, "client_secret", "cs_x")), oauth.InvalidClient) // who it is comes first
+}
+
+// Our own library pushes where that is demanded, and its browser carries nothing.
+func TestOurLibraryPushes(t *testing.T) {
+	h := start(t, apptest.Dev, func(c *app.Config) { c.RequirePushed = true })
+	c := client.New(client.Options{Name: "test", Credentials: t.TempDir() + "/credentials.json"})
+	_, err := c.Login(t.Context(), h.URL+"/mcp", client.LoginOptions{Open: func(address string) error {
+		if strings.Contains(address, "code_challenge") {
+			t.Errorf("the browser is sent to %s", address)
+		}
+		a, err := http.Get(address)
+		if err == nil {
+			err = a.Body.Close()
+		}
+		return err
+	}})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // RFC 9126 §4, §6: a client that registered that it always pushes, or any where the
