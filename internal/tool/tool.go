@@ -14,6 +14,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/google/jsonschema-go/jsonschema"
 
@@ -144,7 +146,27 @@ func (t Tool) Fits(args json.RawMessage) error {
 	if err := t.input.Validate(v); err != nil {
 		return argumentsInvalid.New("the arguments of %s do not fit", t.Name).WithWhy("%v", err)
 	}
+	if hasNUL(v) {
+		return argumentsInvalid.New("the arguments of %s do not fit", t.Name).WithWhy("a text has the character U+0000 in it, which no database keeps")
+	}
 	return nil
+}
+
+// hasNUL reports whether a text in it, names of members included, has a U+0000.
+func hasNUL(v any) bool {
+	switch v := v.(type) {
+	case string:
+		return strings.Contains(v, "\x00")
+	case []any:
+		return slices.ContainsFunc(v, hasNUL)
+	case map[string]any:
+		for name, value := range v {
+			if hasNUL(name) || hasNUL(value) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Define declares a tool that only touches the store. It runs in one transaction

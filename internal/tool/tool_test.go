@@ -54,14 +54,16 @@ func TestSchemasComeFromTheTypes(t *testing.T) {
 
 func TestArgumentsThatDoNotFitAreRefused(t *testing.T) {
 	g := greet(greetDef)
-	for _, args := range []string{``, `[]`, `"x"`, `null`, `{}`, `{"name":1}`, `{"name":"a","more":true}`, `{"name":"a","times":"x"}`, `{"name":"a"`} {
+	for _, args := range []string{``, `[]`, `"x"`, `null`, `{}`, `{"name":1}`, `{"name":"a","more":true}`, `{"name":"a","times":"x"}`, `{"name":"a"`, `{"name":"a\u0000b"}`} {
 		err := g.Fits(json.RawMessage(args))
 		if !problem.Is(err, argumentsInvalid) || problem.From(err).Why == "" {
 			t.Errorf("%s: %v", args, err)
 		}
 	}
-	if err := g.Fits(json.RawMessage(`{"name":"a","times":2}`)); err != nil {
-		t.Error(err)
+	for _, args := range []string{`{"name":"a","times":2}`, `{"name":"a\\u0000"}`} { // the latter is a backslash and a word
+		if err := g.Fits(json.RawMessage(args)); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
