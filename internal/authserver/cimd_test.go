@@ -72,9 +72,8 @@ func (h house) later(d time.Duration) {
 // R221: an app that never registered goes through everything with the address of
 // its document, which is fetched once.
 func TestDocumentIsAClient(t *testing.T) {
-	world := outboundtest.New(t)
-	s := newSite(world, "app.example")
-	onEach(t, func(t *testing.T, h house) {
+	onEachIn(t, func(t *testing.T, h house, world *outboundtest.World) {
+		s := newSite(world, "app.example")
 		s.asked.Store(0)
 		if m := h.metadata(); !m.ClientDocuments {
 			t.Error("it is not offered")
@@ -92,7 +91,7 @@ func TestDocumentIsAClient(t *testing.T) {
 		if a := h.Form("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "client_id": {s.id}, "client_secret": {"x"}, "refresh_token": {again.RefreshToken}}); a.StatusCode != http.StatusUnauthorized {
 			t.Errorf("with a secret: %d", a.StatusCode)
 		}
-	}, apptest.Dev, documented(world))
+	}, apptest.Dev)
 }
 
 func (h house) metadata() (m oauth.ServerMetadata) {
@@ -139,9 +138,8 @@ func TestDocumentsAreOffOrLimited(t *testing.T) {
 // R212: what a removed client was given is over; where it may come back, as one with a
 // document may, it gets new tokens, and those work.
 func TestRemovedDocumentComesBack(t *testing.T) {
-	world := outboundtest.New(t)
-	s := newSite(world, "back.example")
-	onEach(t, func(t *testing.T, h house) {
+	onEachIn(t, func(t *testing.T, h house, world *outboundtest.World) {
+		s := newSite(world, "back.example")
 		before := h.tokens(s.id, nil)
 		h.do("remove_client", map[string]any{"id": s.id}, nil)
 		refused(t, h.Refresh(s.id, before.RefreshToken), oauth.InvalidClient)
@@ -150,7 +148,7 @@ func TestRemovedDocumentComesBack(t *testing.T) {
 			t.Errorf("the old token works: %v, the new one: %v", h.works(before.AccessToken), h.works(after.AccessToken))
 		}
 		refused(t, h.Refresh(s.id, before.RefreshToken), oauth.InvalidGrant)
-	}, apptest.Dev, documented(world))
+	}, apptest.Dev)
 }
 
 // What is pinned is a client without a network, and counts as approved.
@@ -194,9 +192,8 @@ func TestFreshnessIsBounded(t *testing.T) {
 // Attack 103: a document that is gone does not sign anybody out at once, but in the
 // end; and no new authorization begins with it.
 func TestDocumentGone(t *testing.T) {
-	world := outboundtest.New(t)
-	s := newSite(world, "app.example")
-	onEach(t, func(t *testing.T, h house) {
+	onEachIn(t, func(t *testing.T, h house, world *outboundtest.World) {
+		s := newSite(world, "app.example")
 		s.answer(http.StatusOK)
 		tokens := h.tokens(s.id, nil)
 		s.answer(http.StatusNotFound)
@@ -217,7 +214,7 @@ func TestDocumentGone(t *testing.T) {
 		if h.Refresh(s.id, tokens.RefreshToken).JSON(t, &tokens); tokens.RefreshToken == "" {
 			t.Error("the document is there again, the client is not")
 		}
-	}, apptest.Dev, documented(world))
+	}, apptest.Dev)
 }
 
 // Attack 100: no fault is remembered: who was down a moment ago is asked again.
@@ -337,9 +334,8 @@ func TestChangedDocumentAsksAnew(t *testing.T) {
 // R1305: what is kept of a document that nobody allowed goes soon; one that
 // somebody uses stays.
 func TestSweepOfDocuments(t *testing.T) {
-	world := outboundtest.New(t)
-	s := newSite(world, "app.example")
-	onEach(t, func(t *testing.T, h house) {
+	onEachIn(t, func(t *testing.T, h house, world *outboundtest.World) {
+		s := newSite(world, "app.example")
 		h.tokens(s.id, nil)
 		b := newSite(world, "idle.example")
 		query, _ := h.Authorization(b.id, with("redirect_uri", "http://127.0.0.1/other"))
@@ -349,5 +345,5 @@ func TestSweepOfDocuments(t *testing.T) {
 		if n := h.Count(`SELECT count(*) FROM client WHERE source = 'document'`); n != 1 {
 			t.Errorf("%d documents are kept", n)
 		}
-	}, apptest.Dev, documented(world))
+	}, apptest.Dev)
 }

@@ -45,13 +45,12 @@ func (h house) signedCode(t *testing.T, s signer) apptest.Answer {
 // are fetched when it first signs, and kept; a document that says so has to sign
 // (CIMD draft §4, attack 44).
 func TestKeysAtAnAddressOfTheClient(t *testing.T) {
-	world := outboundtest.New(t)
-	k := &keyring{key: newKey(t), status: http.StatusOK}
-	at := world.Serve("keys.example", k) + "/jwks"
-	s := newSite(world, "app.example")
-	s.say(`"client_name":"Doc app","redirect_uris":["` + apptest.Callback + `"],"token_endpoint_auth_method":"private_key_jwt",` +
-		`"token_endpoint_auth_methods_supported":["none","private_key_jwt"],"jwks_uri":"` + at + `"`)
-	onEach(t, func(t *testing.T, h house) {
+	onEachIn(t, func(t *testing.T, h house, world *outboundtest.World) {
+		k := &keyring{key: newKey(t), status: http.StatusOK}
+		at := world.Serve("keys.example", k) + "/jwks"
+		s := newSite(world, "app.example")
+		s.say(`"client_name":"Doc app","redirect_uris":["` + apptest.Callback + `"],"token_endpoint_auth_method":"private_key_jwt",` +
+			`"token_endpoint_auth_methods_supported":["none","private_key_jwt"],"jwks_uri":"` + at + `"`)
 		k.asked.Store(0)
 		r := h.register(`{"redirect_uris":["` + apptest.Callback + `"],"token_endpoint_auth_method":"private_key_jwt","jwks_uri":"` + at + `"}`)
 		for name, id := range map[string]string{"registered": r.ClientID, "a document": s.id} {
@@ -77,7 +76,7 @@ func TestKeysAtAnAddressOfTheClient(t *testing.T) {
 		if a := h.Form("/oauth/par", push); a.StatusCode != http.StatusCreated {
 			t.Errorf("pushed: %d %s", a.StatusCode, a.Text)
 		}
-	}, apptest.Dev, documented(world))
+	}, apptest.Dev)
 }
 
 // Attacks 49, 97, 107: keys are fetched from public addresses only; that they cannot

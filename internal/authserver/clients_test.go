@@ -319,9 +319,8 @@ func TestImitationIsShown(t *testing.T) {
 // other addresses, is one that nobody vouches for. A document vouches for its
 // addresses, by its host.
 func TestApprovalIsForTheAppAsItWas(t *testing.T) {
-	world := outboundtest.New(t)
-	s := newSite(world, "app.example")
-	onEach(t, func(t *testing.T, h house) {
+	onEachIn(t, func(t *testing.T, h house, world *outboundtest.World) {
+		s := newSite(world, "app.example")
 		state := func(id string) string {
 			var k authserver.KnownClient
 			h.do("show_client", map[string]any{"id": id}, &k)
@@ -355,17 +354,16 @@ func TestApprovalIsForTheAppAsItWas(t *testing.T) {
 				t.Errorf("the document %+v: %s", step, got)
 			}
 		}
-	}, documented(world))
+	})
 }
 
 // ux.md §9.9: what an app says of itself is compared, member by member, with what it
 // said when it was approved, or else before its last change; and it is approved again
 // as it is.
 func TestWhatChangedIsShown(t *testing.T) {
-	world := outboundtest.New(t)
-	s := newSite(world, "app.example")
-	host := strings.TrimSuffix(s.id, "/client.json")
-	onEach(t, func(t *testing.T, h house) {
+	onEachIn(t, func(t *testing.T, h house, world *outboundtest.World) {
+		s := newSite(world, "app.example")
+		host := strings.TrimSuffix(s.id, "/client.json")
 		shown := func() (k struct {
 			authserver.KnownClient
 			Changed time.Time           `json:"changed_at"`
@@ -411,7 +409,7 @@ func TestWhatChangedIsShown(t *testing.T) {
 		if n := h.events("client.approve"); n != 2 {
 			t.Errorf("%d events", n)
 		}
-	}, documented(world))
+	})
 }
 
 // How often an app is signed in is how many of its families work.

@@ -12,7 +12,9 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
 	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
+	"github.com/gatehouse-mcp/gatehouse/internal/outbound/outboundtest"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
+	"github.com/gatehouse-mcp/gatehouse/internal/store/storetest"
 )
 
 // house is one with its database open beside it.
@@ -31,6 +33,19 @@ func start(t *testing.T, change ...func(*app.Config)) house {
 // onEach runs f in a house on SQLite and in one on PostgreSQL.
 func onEach(t *testing.T, f func(t *testing.T, h house), change ...func(*app.Config)) {
 	apptest.OnEach(t, func(t *testing.T, h *apptest.House) { f(t, house{h, t}) }, change...)
+}
+
+// onEachIn is onEach for what fetches: each house has a world of its own, in which f
+// says what others serve.
+func onEachIn(t *testing.T, f func(t *testing.T, h house, world *outboundtest.World), change ...func(*app.Config)) {
+	for engine, open := range map[string]func(testing.TB) string{"sqlite": storetest.SQLite, "postgres": storetest.Postgres} {
+		t.Run(engine, func(t *testing.T) {
+			address, world := open(t), outboundtest.New(t)
+			t.Parallel()
+			h := apptest.Open(t, append(slices.Clone(change), documented(world), func(c *app.Config) { c.Database = address })...)
+			f(t, house{h, t}, world)
+		})
+	}
 }
 
 // traces are what a refused request must not have made, spent or revoked.

@@ -133,15 +133,14 @@ func TestAuthorizationsAreLimited(t *testing.T) {
 // door: each makes a row, and holds a slot. One that somebody has allowed is fetched
 // again all the same.
 func TestDocumentsAreLimited(t *testing.T) {
-	world := outboundtest.New(t)
-	var asked atomic.Int32
-	var host string
-	host = world.Serve("many.example", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
-		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(w, `{"client_id":%q,"client_name":"Doc app","redirect_uris":[%q]}`, host+r.URL.Path, host+"/cb")
-	}))
-	onEach(t, func(t *testing.T, h house) {
+	onEachIn(t, func(t *testing.T, h house, world *outboundtest.World) {
+		var asked atomic.Int32
+		var host string
+		host = world.Serve("many.example", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(w, `{"client_id":%q,"client_name":"Doc app","redirect_uris":[%q]}`, host+r.URL.Path, host+"/cb")
+		}))
 		asked.Store(0)
 		at := func(name string) string { return host + "/" + name + ".json" }
 		b, known := h.person(), at("known")
@@ -180,7 +179,7 @@ func TestDocumentsAreLimited(t *testing.T) {
 		if tokens = h.refresh(known, tokens.RefreshToken); !h.works(tokens.AccessToken) || asked.Load() != 12 {
 			t.Errorf("the app does not go on, or was fetched %d times", asked.Load())
 		}
-	}, documented(world), func(c *app.Config) { c.RegisterLimit = throttle.Limit{Each: 10, All: 1000, Per: day} })
+	}, func(c *app.Config) { c.RegisterLimit = throttle.Limit{Each: 10, All: 1000, Per: day} })
 }
 
 // R418: what fails too often at the endpoints for programs is told to wait; what does

@@ -230,6 +230,8 @@ func TestRunWaitsForValkey(t *testing.T) {
 	}
 	way.turn(open)
 	within(t, "shared", func() bool { return len(keys(t, c, prefix)) == 1 })
+	passed(th, "door", "z", 5)
+	within(t, "shared, and the answer has come before", func() bool { return len(keys(t, c, prefix)) == 2 })
 	way.turn(silent)
 	passed(th, "door", "y", 5)
 	within(t, "logged again", func() bool { return log.count() == 2 })
