@@ -102,9 +102,10 @@ func closeAll(listeners []net.Listener) (err error) {
 type house struct {
 	config Config
 	live   atomic.Pointer[Config] // with what has changed since, where that needs no restart
-	pair   *certificate           // nil without TLS
-	node   string                 // this process, among those that share the database
-	guest  bool                   // beside a server, for one program: what all share it leaves alone
+	trusts atomic.Pointer[[]authserver.Trusted]
+	pair   *certificate // nil without TLS
+	node   string       // this process, among those that share the database
+	guest  bool         // beside a server, for one program: what all share it leaves alone
 	log    *slog.Logger
 	level  *slog.LevelVar // of the log
 
@@ -172,6 +173,7 @@ func furnishWith(ctx context.Context, c Config, out io.Writer, key *seal.Key, db
 	h.log, h.level, h.writeLog = newLog(c, out)
 	h.supervisor = theSupervisor()
 	h.live.Store(&c)
+	h.trust(c)
 	h.audit = &audit.Log{DB: db, Box: box, Guest: guest}
 	db.BeforeCommit = h.audit.Seal
 	asked := db.Within(patience)
@@ -198,7 +200,7 @@ func furnishWith(ctx context.Context, c Config, out io.Writer, key *seal.Key, db
 		Pages: h.pages, Throttle: h.throttle, Log: h.log, Issuer: c.IssuerURL, Public: c.PublicURL, Dev: c.Dev, POC: c.POC && c.Dev,
 		Registration: func() string { return h.live.Load().Registration },
 		Documents:    func() authserver.Documents { return h.live.Load().clientDocuments() }, Outbound: h.outbound, Schemes: c.RedirectSchemes, ExactRedirects: c.ExactRedirects,
-		RequireResource: c.RequireResource, RequirePushed: c.RequirePushed, External: c.External.Issuers, Trusted: c.trustedParties(), Prefix: families[c.EndpointStyle],
+		RequireResource: c.RequireResource, RequirePushed: c.RequirePushed, External: c.External.Issuers, Trusted: func() []authserver.Trusted { return *h.trusts.Load() }, Prefix: families[c.EndpointStyle],
 	}
 	h.pages.AuthServer = h.oauth
 	h.mcp = &mcpserver.Server{

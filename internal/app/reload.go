@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -101,6 +102,9 @@ func (h *house) reload(ctx context.Context, given Config) Config {
 	}
 	now.Source, given.Source = next.Source, next.Source
 	h.live.Store(&now)
+	if slices.Contains(changed, "trusted_issuers") {
+		h.trust(now) // only then, for the keys are fetched anew
+	}
 	h.want(now)
 	if err := h.follow(ctx, now); err != nil {
 		h.log.Error("the clients of the configuration are not followed", "err", err)
@@ -116,6 +120,12 @@ func (h *house) reload(ctx context.Context, given Config) Config {
 // want hands the servers of the file to their room. Their owner is the file under
 // its whole name.
 func (h *house) want(c Config) { h.servers.Want(identity.Workspace, c.owner(), c.Servers) }
+
+// trust takes the word of the issuers of the file, and of no others.
+func (h *house) trust(c Config) {
+	parties := c.trustedParties()
+	h.trusts.Store(&parties)
+}
 
 // follow hands over its clients. Without a file those of an older one stay.
 func (h *house) follow(ctx context.Context, c Config) error {

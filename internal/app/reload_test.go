@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,6 +122,31 @@ func TestRegistrationIsClosedWhileRunning(t *testing.T) {
 	until(t, "registration is closed", func() bool { return !open() })
 	rewrite("registration: open\n")
 	until(t, "registration is open", open)
+}
+
+// Nobody's word is taken any longer than the file says.
+func TestTrustEndsWhileRunning(t *testing.T) {
+	h, rewrite := from(t, nil, "")
+	listed := func() bool {
+		return strings.Contains(h.Get("/.well-known/oauth-authorization-server").Text, "grant-type:jwt-bearer")
+	}
+	answered := func(want string) {
+		t.Helper()
+		a := h.Form("/oauth/token", url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {"x"}})
+		if !strings.Contains(a.Text, want) {
+			t.Errorf("not %s: %d %s", want, a.StatusCode, a.Text)
+		}
+	}
+	if listed() {
+		t.Fatal("somebody's word is taken although nobody said so")
+	}
+	answered("invalid_client")
+	rewrite("trusted_issuers: {ci: {kind: workload, issuer: https://ci.example, subject: build, account: builder}}\n")
+	until(t, "its word is taken", listed)
+	answered("invalid_grant")
+	rewrite("")
+	until(t, "its word is not taken", func() bool { return !listed() })
+	answered("invalid_client")
 }
 
 // A server whose terminal has gone ends, instead of holding its port unseen.

@@ -20,7 +20,7 @@ import (
 )
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{TokenMissing, TokenInvalid, ProofMissing, ProofInvalid, NonceNeeded, LinkUsed, SetupRefused}
+var Codes = []problem.Code{TokenMissing, TokenInvalid, ProofMissing, ProofInvalid, NonceNeeded, LinkUsed, SetupRefused, FormForeign, formUnreadable}
 
 // Codes of refused bearer tokens.
 var (

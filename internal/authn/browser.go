@@ -65,11 +65,6 @@ func (b Browser) FormToken() string {
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// OwnForm reports whether the posted form was made for this browser.
-func (b Browser) OwnForm(formToken string) bool {
-	return b.secret != "" && hmac.Equal([]byte(formToken), []byte(b.FormToken()))
-}
-
 // Browser reads the cookies. The browser is named, with a new cookie, if it has
 // no name yet and w is not nil.
 func (a *Authn) Browser(w http.ResponseWriter, r *http.Request) (Browser, error) {

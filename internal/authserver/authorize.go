@@ -24,7 +24,7 @@ import (
 
 // Codes are the problems of this package.
 var Codes = []problem.Code{
-	clientUnknown, AppUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, pushedUnknown, deviceGone, endpointUnknown, introspectorUnknown, FormForeign, answerUnclear,
+	clientUnknown, AppUnknown, redirectMismatch, requestUnreadable, devNeedsLoopback, flowUnknown, pushedUnknown, deviceGone, endpointUnknown, introspectorUnknown, answerUnclear,
 	documentRefused, documentUnusable, documentsBusy,
 	clientBlocked, clientMissing, clientInvalid, clientTaken, clientOfFile, registrationTokenUnknown,
 }
@@ -321,9 +321,22 @@ func (s *Server) resume(w http.ResponseWriter, r *http.Request, _ string) error 
 
 // own loads an authorization for the browser that began it, and for no other.
 func (s *Server) own(w http.ResponseWriter, r *http.Request, id string) (b authn.Browser, f flow, err error) {
-	if b, err = s.browser(w, r); err != nil {
-		return b, f, err
+	if b, err = s.browser(w, r); err == nil {
+		f, err = s.owned(r, id)
 	}
+	return b, f, err
+}
+
+// answered reads a form by which the owner of a flow answers a page of it.
+func (s *Server) answered(w http.ResponseWriter, r *http.Request) (b authn.Browser, f flow, err error) {
+	if b, err = s.form(w, r); err == nil {
+		f, err = s.owned(r, r.PostForm.Get("request"))
+	}
+	return b, f, err
+}
+
+// owned is the waiting authorization with this id, if it is the browser's.
+func (s *Server) owned(r *http.Request, id string) (f flow, err error) {
 	var found bool
 	if oauth.Readable(id) {
 		err = s.DB.View(r.Context(), func(tx *store.Tx) error {
@@ -337,12 +350,23 @@ func (s *Server) own(w http.ResponseWriter, r *http.Request, id string) (b authn
 	if err == nil {
 		request.Of(r.Context()).Ref = f.Ref // all steps of an authorization share one
 	}
-	return b, f, err
+	return f, err
 }
 
-// browser is the one that asks. In development mode everybody is the local identity.
+// browser is the one that asks.
 func (s *Server) browser(w http.ResponseWriter, r *http.Request) (authn.Browser, error) {
 	b, err := s.Authn.Browser(w, r)
+	return s.used(r, b, err)
+}
+
+// form reads a posted form, and the browser that sends it.
+func (s *Server) form(w http.ResponseWriter, r *http.Request) (authn.Browser, error) {
+	b, err := s.Authn.Form(w, r)
+	return s.used(r, b, err)
+}
+
+// used says who uses the browser: in development mode everybody is the local identity.
+func (s *Server) used(r *http.Request, b authn.Browser, err error) (authn.Browser, error) {
 	if err != nil || !s.Dev {
 		return b, err
 	}

@@ -76,7 +76,7 @@ type Server struct {
 	RequireResource bool             // must a client say for which endpoint it asks? (C13)
 	RequirePushed   bool             // must a client push its request before a browser comes with it? (RFC 9126)
 	Prefix          string           // which family of paths the metadata names (C01)
-	Trusted         []Trusted        // whose word counts in place of a sign-in or a secret
+	Trusted         func() []Trusted // whose word counts in place of a sign-in or a secret
 	External        []string         // issuers that are the authorization servers instead of this one (R517)
 
 	walk     walk               // of Sweep
@@ -158,7 +158,7 @@ func (s *Server) page(h handler) http.Handler {
 			return
 		}
 		ref := request.Of(r.Context()).Ref
-		err := error(FormForeign.New("this answer can't be accepted"))
+		err := error(authn.FormForeign.New("this answer can't be accepted"))
 		if sameSite.Check(r) == nil {
 			err = h(w, r, ref)
 		}

@@ -46,7 +46,7 @@ func badAssertion(why string) *oauth.Error {
 // 123); nil for other grants. It may have to fetch keys, so it comes before any
 // transaction.
 func (s *Server) bring(ctx context.Context, form url.Values) (*brought, error) {
-	if form.Get("grant_type") != grantBearer || len(s.Trusted) == 0 {
+	if form.Get("grant_type") != grantBearer || len(s.Trusted()) == 0 {
 		return nil, nil
 	}
 	signed, err := jwks.Read(form.Get("assertion"))
@@ -58,7 +58,7 @@ func (s *Server) bring(ctx context.Context, form url.Values) (*brought, error) {
 	if signed.Type == jagType {
 		b.kind, types, life = TrustPeople, []string{jagType}, jagLife
 	}
-	for _, t := range s.Trusted {
+	for _, t := range s.Trusted() {
 		if t.Kind == b.kind && t.Issuer.URL == signed.Issuer {
 			b.trusted = append(b.trusted, t)
 		}

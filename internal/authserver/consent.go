@@ -162,36 +162,18 @@ func (ask Ask) decided(f flow, form url.Values) decision {
 	return d
 }
 
-var (
-	// FormForeign is the code of a form that was made for another browser, or for
-	// nobody.
-	FormForeign = problem.Code{
-		Name: "FORM_FOREIGN", Kind: problem.Forbidden,
-		Why: "the form was not made for this browser, or its cookies are blocked",
-		Fix: "go back, reload the page and try again",
-	}
-	answerUnclear = problem.Code{
-		Name: "ANSWER_UNCLEAR", Kind: problem.Invalid,
-		Why: "it holds neither allow nor deny",
-		Fix: "go back and choose one of the two buttons",
-	}
-)
-
-const maxForm = 64 << 10
+var answerUnclear = problem.Code{
+	Name: "ANSWER_UNCLEAR", Kind: problem.Invalid,
+	Why: "it holds neither allow nor deny",
+	Fix: "go back and choose one of the two buttons",
+}
 
 // decide records what the person answered, once, and goes back to the client
 // (R308, R309, attacks 60, 61, 69).
 func (s *Server) decide(w http.ResponseWriter, r *http.Request, _ string) error {
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	if err := r.ParseForm(); err != nil {
-		return answerUnclear.New("the form did not arrive whole").WithWhy("it is too long, or was cut off").WithFix("go back and send it again").Because(err)
-	}
-	b, f, err := s.own(nil, r, r.PostForm.Get("request"))
+	b, f, err := s.answered(w, r)
 	if err != nil {
 		return err
-	}
-	if !b.OwnForm(r.PostForm.Get("csrf")) {
-		return FormForeign.New("this answer can't be accepted")
 	}
 	if f.Decided != nil || !f.signedIn(b) {
 		return s.next(w, r, b, f)

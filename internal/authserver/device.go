@@ -166,16 +166,9 @@ func (s *Server) typeCode(w http.ResponseWriter, r *http.Request, _ string) erro
 // takeCode begins the authorization that a typed code is about, in the browser in
 // which it was typed. Each try counts, right or wrong: so many cannot be tried at once.
 func (s *Server) takeCode(w http.ResponseWriter, r *http.Request, _ string) error {
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	if err := r.ParseForm(); err != nil {
-		return answerUnclear.New("the form did not arrive whole").WithWhy("it is too long, or was cut off").WithFix("go back and send it again").Because(err)
-	}
-	b, err := s.browser(nil, r)
+	b, err := s.form(w, r)
 	if err != nil {
 		return err
-	}
-	if !b.OwnForm(r.PostForm.Get("csrf")) {
-		return FormForeign.New("this code can't be accepted")
 	}
 	if err := s.Throttle.Take(Guesses, throttle.Address(r.RemoteAddr)); err != nil {
 		return err
@@ -187,7 +180,7 @@ func (s *Server) takeCode(w http.ResponseWriter, r *http.Request, _ string) erro
 	}
 	if !found {
 		s.refused(r, "unknown code of a device")
-		if len(typed) > 2*codeLength || !oauth.Readable(typed) {
+		if len(typed) > 2*codeLength {
 			typed = ""
 		}
 		return s.Pages.Device(w, r, CodeAsk{

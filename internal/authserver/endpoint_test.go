@@ -193,7 +193,7 @@ func TestBytesThatAreNoTextAreRefused(t *testing.T) {
 			for _, path := range []string{"/consent/", "/return/"} {
 				shown(t, h.Get(path+url.PathEscape(odd)), http.StatusForbidden)
 			}
-			shown(t, h.Form("/consent", with("request", odd)), http.StatusForbidden)
+			shown(t, h.Form("/consent", with("request", odd)), http.StatusBadRequest)
 			h.register(`{"redirect_uris":["https://b.example/cb"],"client_name":"\u0000"}`)
 			refused(t, h.Get("/registration/"+url.PathEscape(odd), "Authorization: Bearer reg-x"), oauth.InvalidToken)
 		}

@@ -54,7 +54,7 @@ func grants() []grant {
 // grantNames are those that are served: the JWT bearer grant where somebody's word is
 // trusted (R105).
 func (s *Server) grantNames() []string {
-	return namesOf(func(g grant) bool { return g.name != grantBearer || len(s.Trusted) > 0 })
+	return namesOf(func(g grant) bool { return g.name != grantBearer || len(s.Trusted()) > 0 })
 }
 
 // openGrants are those that a client gets by registering itself.
@@ -157,6 +157,9 @@ func tell(record *request.Record, c Client, made issue) {
 	}
 }
 
+// maxRequest bounds the parameters of a request, in bytes.
+const maxRequest = 64 << 10
+
 // readForm reads parameters from the body and from nowhere else (R402, attack 30).
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	parse := map[string]func([]byte) (url.Values, *oauth.Error){
@@ -169,9 +172,9 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	if r.URL.RawQuery != "" {
 		return nil, oauth.Errorf(oauth.InvalidRequest, "parameters belong in the body, not in the address")
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	if err != nil {
-		return nil, oauth.Errorf(oauth.InvalidRequest, "the body has more than %d bytes, or did not arrive whole", maxForm)
+		return nil, oauth.Errorf(oauth.InvalidRequest, "the body has more than %d bytes, or did not arrive whole", maxRequest)
 	}
 	form, fault := parse[t](body)
 	if fault != nil {

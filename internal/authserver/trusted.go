@@ -58,7 +58,7 @@ func (t Trusted) Check() string {
 
 // grantProfiles are the profiles of grants that are served.
 func (s *Server) grantProfiles() []string {
-	if slices.ContainsFunc(s.Trusted, func(t Trusted) bool { return t.Kind == TrustPeople }) {
+	if slices.ContainsFunc(s.Trusted(), func(t Trusted) bool { return t.Kind == TrustPeople }) {
 		return []string{"urn:ietf:params:oauth:grant-profile:id-jag"}
 	}
 	return nil

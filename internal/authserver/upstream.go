@@ -155,16 +155,9 @@ func (s *Server) leaveOut(w http.ResponseWriter, r *http.Request, f flow, name s
 // goWithout is the person's word that the authorization goes on without an account: the
 // service may not answer, or the person may have no account there.
 func (s *Server) goWithout(w http.ResponseWriter, r *http.Request, _ string) error {
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	if err := r.ParseForm(); err != nil {
-		return answerUnclear.New("the form did not arrive whole").WithWhy("it is too long, or was cut off").WithFix("go back and send it again").Because(err)
-	}
-	b, f, err := s.own(nil, r, r.PostForm.Get("request"))
+	b, f, err := s.answered(w, r)
 	if err != nil {
 		return err
-	}
-	if !b.OwnForm(r.PostForm.Get("csrf")) {
-		return FormForeign.New("this answer can't be accepted")
 	}
 	name := r.PathValue("name")
 	if f.Decided != nil || !f.signedIn(b) || !agreed(b, f) || !f.spares() || !s.Vault.Known(name) || slices.Contains(f.without, name) {

@@ -227,11 +227,21 @@ func TestOtherWorkspaceSeesNothing(t *testing.T) {
 	}
 }
 
+// The configuration file comes by no schema: its servers are checked all the same.
+func TestSpecHoldsNoZeroByte(t *testing.T) {
+	for _, spec := range []Spec{{Name: "a", Command: []string{"x", "a\x00b"}}, {Name: "a", Command: []string{"x"}, Env: map[string]seal.Secret{"A": seal.Hide("\x00")}}} {
+		if err := spec.Check(); !problem.Is(err, addressInvalid) {
+			t.Errorf("%+q: %v", spec, err)
+		}
+	}
+}
+
 func TestAddRefuses(t *testing.T) {
 	s := newNode(t)
 	mustAdd(t, s, fixtureIn(t, "fix", "good"))
 	before := published(s)
 	command := []string{"true"}
+	unfit := problem.Code{Name: "ARGUMENTS_INVALID"} // what no schema takes
 	tests := []struct {
 		in   addIn
 		code problem.Code
@@ -255,9 +265,9 @@ func TestAddRefuses(t *testing.T) {
 		{addIn{Name: "a", URL: "http://me:secret@localhost/mcp"}, addressInvalid},
 		{addIn{Name: "a", URL: "http://localhost/mcp", Env: map[string]string{"A": "b"}}, addressInvalid},
 		{addIn{Name: "a", Command: []string{""}}, addressInvalid},
-		{addIn{Name: "a", Command: []string{"x", "a\x00b"}}, addressInvalid},
+		{addIn{Name: "a", Command: []string{"x", "a\x00b"}}, unfit},
 		{addIn{Name: "a", Command: command, Env: map[string]string{"A=B": "c"}}, addressInvalid},
-		{addIn{Name: "a", Command: command, Env: map[string]string{"A": "\x00"}}, addressInvalid},
+		{addIn{Name: "a", Command: command, Env: map[string]string{"A": "\x00"}}, unfit},
 		{addIn{Name: "fix", Command: command}, exists},
 		{addIn{Name: "a", Command: []string{"gatehouse-no-such-program"}}, unreachable},
 		{fixtureIn(t, "a", "exits"), unreachable},

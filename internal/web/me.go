@@ -86,9 +86,9 @@ func can(lines []authserver.Line) (all []views.Can) {
 
 // own reads a form that a person who is signed in posted on their own page.
 func (p *Pages) own(w http.ResponseWriter, r *http.Request) (authn.Browser, error) {
-	b, err := p.form(w, r)
+	b, err := p.Authn.Form(w, r)
 	if err == nil && !b.SignedIn() {
-		err = authserver.FormForeign.New("this form can't be accepted").WithWhy("nobody is signed in any more").WithFix("sign in and try again")
+		err = authn.FormForeign.New("this form can't be accepted").WithWhy("nobody is signed in any more").WithFix("sign in and try again")
 	}
 	return b, err
 }

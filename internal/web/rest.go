@@ -49,8 +49,11 @@ var (
 	}
 )
 
-// maxBody bounds the arguments of a call, in bytes; those of a stranger by maxForm.
-const maxBody = 4 << 20
+// The arguments of a call, in bytes at most: of a caller, and of a stranger.
+const (
+	maxBody     = 4 << 20
+	maxStranger = 64 << 10
+)
 
 func (d *REST) list(w http.ResponseWriter, r *http.Request) {
 	ref := request.Of(r.Context()).Ref
@@ -113,7 +116,7 @@ func (d *REST) call(w http.ResponseWriter, r *http.Request) {
 func arguments(w http.ResponseWriter, r *http.Request, p principal.Principal) (json.RawMessage, error) {
 	most := int64(maxBody)
 	if p.Kind == principal.Anonymous {
-		most = maxForm
+		most = maxStranger
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if err != nil {

@@ -20,7 +20,6 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
 	"github.com/gatehouse-mcp/gatehouse/internal/gate"
 	"github.com/gatehouse-mcp/gatehouse/internal/identity"
-	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/problem"
 	"github.com/gatehouse-mcp/gatehouse/internal/request"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
@@ -77,22 +76,13 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 }
 
 // Codes are the problems of this package.
-var Codes = []problem.Code{pageUnknown, formUnreadable, bodyUnreadable}
+var Codes = []problem.Code{pageUnknown, bodyUnreadable}
 
-var (
-	pageUnknown = problem.Code{
-		Name: "PAGE_UNKNOWN", Kind: problem.NotFound,
-		Why: "the address is mistyped, or what was there is gone",
-		Fix: "start at the front page",
-	}
-	formUnreadable = problem.Code{
-		Name: "FORM_UNREADABLE", Kind: problem.Invalid,
-		Why: "it did not arrive whole, or is too long",
-		Fix: "go back and send it again",
-	}
-)
-
-const maxForm = 64 << 10
+var pageUnknown = problem.Code{
+	Name: "PAGE_UNKNOWN", Kind: problem.NotFound,
+	Why: "the address is mistyped, or what was there is gone",
+	Fix: "start at the front page",
+}
 
 // What is counted of those who sign in: by address, and letters by whom they go to,
 // known or not.
@@ -108,7 +98,7 @@ var sameSite = http.NewCrossOriginProtection()
 func (p *Pages) page(h func(w http.ResponseWriter, r *http.Request, ref string) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ref := request.Of(r.Context()).Ref
-		err := error(authserver.FormForeign.New("this form can't be accepted"))
+		err := error(authn.FormForeign.New("this form can't be accepted"))
 		if sameSite.Check(r) == nil {
 			err = h(w, r, ref)
 		}
@@ -141,24 +131,6 @@ func (p *Pages) frame(ref string) views.Page {
 		host = u.Host
 	}
 	return views.Page{Product: "Gatehouse", Host: host, Ref: ref, Dev: p.Dev}
-}
-
-// form reads a posted form and the browser that it must have been made for.
-func (p *Pages) form(w http.ResponseWriter, r *http.Request) (authn.Browser, error) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	if err := r.ParseForm(); err != nil {
-		return authn.Browser{}, formUnreadable.New("the form can't be read").Because(err)
-	}
-	for _, values := range r.PostForm {
-		if slices.ContainsFunc(values, func(v string) bool { return !oauth.Readable(v) }) {
-			return authn.Browser{}, formUnreadable.New("the form can't be read").WithWhy("something in it is not text")
-		}
-	}
-	b, err := p.Authn.Browser(nil, r)
-	if err == nil && !b.OwnForm(r.PostForm.Get("csrf")) {
-		err = authserver.FormForeign.New("this form can't be accepted")
-	}
-	return b, err
 }
 
 func (p *Pages) home(w http.ResponseWriter, r *http.Request, ref string) error {
@@ -268,7 +240,7 @@ func see(w http.ResponseWriter, path string) error {
 }
 
 func (p *Pages) sendLink(w http.ResponseWriter, r *http.Request, _ string) error {
-	b, err := p.form(w, r)
+	b, err := p.Authn.Form(w, r)
 	if err != nil {
 		return err
 	}
@@ -322,7 +294,7 @@ func (p *Pages) showLink(w http.ResponseWriter, r *http.Request, ref string) err
 }
 
 func (p *Pages) useLink(w http.ResponseWriter, r *http.Request, ref string) error {
-	if _, err := p.form(w, r); err != nil {
+	if _, err := p.Authn.Form(w, r); err != nil {
 		return err
 	}
 	if err := p.Throttle.Take(SignIns, throttle.Address(r.RemoteAddr)); err != nil {
@@ -342,7 +314,7 @@ func (p *Pages) useLink(w http.ResponseWriter, r *http.Request, ref string) erro
 }
 
 func (p *Pages) signOut(w http.ResponseWriter, r *http.Request, ref string) error {
-	b, err := p.form(w, r)
+	b, err := p.Authn.Form(w, r)
 	if err != nil {
 		return err
 	}
@@ -376,7 +348,7 @@ func (p *Pages) makeOwner(w http.ResponseWriter, r *http.Request, ref string) er
 	if err := p.needSetup(r); err != nil {
 		return err
 	}
-	b, err := p.form(w, r)
+	b, err := p.Authn.Form(w, r)
 	if err != nil {
 		return err
 	}
