@@ -30,8 +30,8 @@ func notAdmitted() *oauth.Error {
 	return oauth.Errorf(oauth.InvalidToken, "clients register here with an initial access token of the operator")
 }
 
-// admitted is the id of the initial access token that a registration came with.
-func admitted(tx *store.Tx, r *http.Request) (id string, err error) {
+// shownAdmission is the id of the initial access token that a registration came with.
+func shownAdmission(tx *store.Tx, r *http.Request) (id string, err error) {
 	values := r.Header.Values("Authorization")
 	if len(values) != 1 {
 		return "", notAdmitted()
@@ -42,12 +42,21 @@ func admitted(tx *store.Tx, r *http.Request) (id string, err error) {
 		return "", notAdmitted()
 	}
 	var hash []byte
-	err = tx.QueryRow(`SELECT hash FROM registration_token WHERE id = $1`, id).Scan(&hash)
+	err = tx.QueryRow(`SELECT hash FROM registration_token WHERE id = $1 AND revoked_at IS NULL AND expires_at > $2`, id, tx.Now).Scan(&hash)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return "", err
 	}
 	if !secret.Matches(hash) {
 		return "", notAdmitted()
+	}
+	return id, nil
+}
+
+// admitted is shownAdmission, and counts a use of the token.
+func admitted(tx *store.Tx, r *http.Request) (id string, err error) {
+	id, err = shownAdmission(tx, r)
+	if err != nil {
+		return "", err
 	}
 	counts, err := tx.One(`UPDATE registration_token SET uses = uses + 1, used_at = $1
 		WHERE id = $2 AND revoked_at IS NULL AND expires_at > $1`, tx.Now, id)

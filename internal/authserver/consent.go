@@ -35,6 +35,7 @@ type Ask struct {
 	Known     []Line    // what was allowed before and stays so
 	Before    time.Time // when; zero: never
 	Later     bool      // the scopes cover servers that are added later as well
+	More      bool      // they cover more than the lines: tools that are added to servers later
 	From      string    // address the question came from
 	Asked     time.Time
 	Fault     string     // why the last answer did not count
@@ -74,9 +75,10 @@ func (s *Server) askConsent(w http.ResponseWriter, r *http.Request, b authn.Brow
 // question is what the person is asked. Where something is new, only that; what
 // was allowed before stands below it.
 func (s *Server) question(ctx context.Context, b authn.Browser, f flow) (Ask, error) {
+	lines := s.lines(ctx, b.Member, f.Client, f.Audience, f.Scopes)
 	ask := Ask{
 		Flow: f.ID, Ref: f.Ref, FormToken: b.FormToken(), Client: f.Client, Redirect: f.Redirect, Member: b.Member,
-		Lines: s.lines(ctx, b.Member, f.Client, f.Audience, f.Scopes), Later: f.later(), From: f.From, Asked: time.UnixMicro(f.Created),
+		Lines: lines, Later: f.later(), More: f.exceeds(lines), From: f.From, Asked: time.UnixMicro(f.Created),
 	}
 	var c consent
 	var found bool
@@ -112,6 +114,13 @@ func (s *Server) question(ctx context.Context, b authn.Browser, f flow) (Ask, er
 // later reports whether the scopes cover servers that do not exist yet.
 func (f flow) later() bool {
 	return f.Audience.Origin == "" && slices.ContainsFunc(f.Scopes, func(scope string) bool { return strings.HasPrefix(scope, "mcp:") })
+}
+
+// exceeds reports whether a scope stands for tools of which there is none yet.
+func (f flow) exceeds(lines []Line) bool {
+	return slices.ContainsFunc(f.Scopes, func(scope string) bool {
+		return !slices.ContainsFunc(lines, func(l Line) bool { return l.Scope == scope })
+	})
 }
 
 // lines are the scopes that would let the client call something, with the tools:

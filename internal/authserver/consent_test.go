@@ -444,6 +444,45 @@ func TestASuspendedPersonAnswersNothing(t *testing.T) {
 	}
 }
 
+// R1203: a scope may stand for tools that are not there yet. The page says so, also
+// where nothing is there.
+func TestTheQuestionSaysWhatComesLater(t *testing.T) {
+	h := start(t)
+	b, client := h.person(), h.Register()
+	says := func(scope string) (said string) {
+		t.Helper()
+		page := b.Open("/oauth/authorize?" + authorization(h, client, with("scope", scope)).Encode())
+		if apptest.Fields(page.Text).Get("request") == "" {
+			t.Fatalf("%d %s", page.StatusCode, page.Text)
+		}
+		for _, one := range []string{"no tools that you have now", "every server that is added later", "the app may also use tools", "may use tools that are added here later"} {
+			if strings.Contains(page.Text, one) {
+				said += one + "|"
+			}
+		}
+		return said
+	}
+	all := map[string]string{
+		"audit:read": "", "mcp:tools": "every server that is added later|", "audit:read servers:read": "",
+	}
+	for scope, want := range all {
+		if got := says(scope); got != want {
+			t.Errorf("%s: %q", scope, got)
+		}
+	}
+	h.SQL(`UPDATE member SET role = 'readonly'`)
+	all = map[string]string{
+		"audit:read":              "no tools that you have now|may use tools that are added here later|",
+		"mcp:admin":               "every server that is added later|",
+		"audit:read servers:read": "the app may also use tools|",
+	}
+	for scope, want := range all {
+		if got := says(scope); got != want {
+			t.Errorf("readonly, %s: %q", scope, got)
+		}
+	}
+}
+
 // Attack 52: what a client says of itself is shown as text.
 func TestClaimsOfClientsAreShownAsText(t *testing.T) {
 	h := start(t)

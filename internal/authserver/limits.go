@@ -3,6 +3,7 @@ package authserver
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 
@@ -34,6 +35,24 @@ func (s *Server) mayBegin(r *http.Request, b authn.Browser, client string) error
 		return s.Throttle.Take(Authorizations+"/person", b.Member.ID)
 	}
 	return s.unlessAllowed(r.Context(), address, client, full)
+}
+
+// mayRegister counts a registration. Where a token of the operator is needed, those who
+// have none are counted by themselves, and take nothing from those who do.
+func (s *Server) mayRegister(r *http.Request, mode string) error {
+	group := Registrations
+	if mode == RegistrationToken {
+		err := s.DB.View(r.Context(), func(tx *store.Tx) error {
+			_, err := shownAdmission(tx, r)
+			return err
+		})
+		if _, stranger := errors.AsType[*oauth.Error](err); stranger {
+			group += "/stranger"
+		} else if err != nil {
+			return err
+		}
+	}
+	return s.Throttle.Take(group, throttle.Address(r.RemoteAddr))
 }
 
 // mayFetch counts a document that is fetched on account of an address. One that was

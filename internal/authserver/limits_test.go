@@ -13,6 +13,7 @@ import (
 
 	"github.com/gatehouse-mcp/gatehouse/internal/app"
 	"github.com/gatehouse-mcp/gatehouse/internal/app/apptest"
+	"github.com/gatehouse-mcp/gatehouse/internal/authserver"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/outbound/outboundtest"
 	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
@@ -57,6 +58,36 @@ func TestRegistrationsAreLimited(t *testing.T) {
 			t.Log(h.Strangers()) // recorded once a minute
 		}
 	}, func(c *app.Config) { c.RegisterLimit = throttle.Limit{Each: 10, All: 1000, Per: day} })
+}
+
+// Attack 57: where a token of the operator is needed, those who have none keep nobody
+// from registering who has one.
+func TestStrangersTakeNoRegistrations(t *testing.T) {
+	onEach(t, func(t *testing.T, h house) {
+		var made struct{ Token string }
+		h.do("make_registration_token", map[string]any{"note": "build", "days": 7}, &made)
+		register := func(headers ...string) apptest.Answer {
+			return h.PostJSON("/oauth/register", `{"redirect_uris":["https://b.example/cb"]}`, headers...)
+		}
+		for i := range 8 {
+			a := register("Authorization: Bearer " + made.Token[:len(made.Token)-3] + "xxx")
+			if i < 3 && a.StatusCode != http.StatusUnauthorized {
+				t.Errorf("%d: %d %s", i, a.StatusCode, a.Text)
+			}
+			if i >= 3 {
+				limited(t, a)
+			}
+		}
+		for range 3 {
+			if a := register("Authorization: Bearer " + made.Token); a.StatusCode != http.StatusCreated {
+				t.Errorf("%d %s", a.StatusCode, a.Text)
+			}
+		}
+		limited(t, register("Authorization: Bearer "+made.Token))
+	}, func(c *app.Config) {
+		c.Registration = authserver.RegistrationToken
+		c.RegisterLimit = throttle.Limit{Each: 3, All: 3, Per: day}
+	})
 }
 
 // Attack 125: an app that registered itself changes as often as it may register, and

@@ -16,7 +16,6 @@ import (
 	"github.com/gatehouse-mcp/gatehouse/internal/jwks"
 	"github.com/gatehouse-mcp/gatehouse/internal/oauth"
 	"github.com/gatehouse-mcp/gatehouse/internal/store"
-	"github.com/gatehouse-mcp/gatehouse/internal/throttle"
 	"github.com/gatehouse-mcp/gatehouse/internal/token"
 )
 
@@ -43,7 +42,7 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request, ref string) er
 	if fault != nil && mode == RegistrationOpen {
 		return fault
 	}
-	if err := s.Throttle.Take(Registrations, throttle.Address(r.RemoteAddr)); err != nil {
+	if err := s.mayRegister(r, mode); err != nil {
 		return err
 	}
 	answer.ClientID = newUUID()

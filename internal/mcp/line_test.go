@@ -1,7 +1,9 @@
 package mcp
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -61,4 +63,39 @@ func TestIDAtTheEdges(t *testing.T) {
 			t.Errorf("%s…%s: %q, want %q", tt.head, tt.tail, got, tt.want)
 		}
 	}
+}
+
+// However the bytes come, the lines are the same, whole or with both their ends, and
+// an id that is found at an end is one.
+func FuzzLines(f *testing.F) {
+	f.Add([]byte("a\nb\r\n\n \t\nc"), 1)
+	f.Add([]byte(strings.Repeat("x", 1000)+"\n"+strings.Repeat("y", 300)+"\ne\n"), 7)
+	f.Add([]byte(`{"id":"a`+strings.Repeat("b", 400)+`","method":"m"}`+"\n"), 64)
+	f.Add([]byte(`{"method":"m","params":"`+strings.Repeat("b", 400)+`", "id" : 12 }`), 299)
+	f.Fuzz(func(t *testing.T, data []byte, size int) {
+		const most = 300
+		var want, got []string
+		for line := range bytes.SplitSeq(data, []byte{'\n'}) {
+			switch {
+			case len(line) > most:
+				want = append(want, fmt.Sprintf("over %q %q", line[:edge], line[len(line)-edge:]))
+			case len(bytes.TrimSpace(line)) > 0:
+				want = append(want, fmt.Sprintf("%q", line))
+			}
+		}
+		l := &Lines{Max: most, Each: func(b []byte) { got = append(got, fmt.Sprintf("%q", b)) }, Over: func(head, tail []byte) {
+			got = append(got, fmt.Sprintf("over %q %q", head, tail))
+			if id := EdgeID(head, tail); id != nil && !validID(id) {
+				t.Errorf("the id %s, of %q and %q", id, head, tail)
+			}
+		}}
+		for chunk := range slices.Chunk(data, max(1, size)) {
+			if n, err := l.Write(chunk); n != len(chunk) || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if l.End(); !slices.Equal(got, want) {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
 }

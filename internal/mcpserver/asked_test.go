@@ -169,7 +169,10 @@ func TestQuestionsEnd(t *testing.T) {
 	if got := call.until("cancelled"); got != "the end" && !strings.Contains(got, `"requestId":`+id) { // the result may be faster
 		t.Errorf("heard %s", got)
 	}
-	up.answer("tools/call", up.asking(`{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}`))
+	up.answer("tools/call", func(w http.ResponseWriter, r *http.Request, _ mcp.Message) {
+		_ = mcp.NewEventWriter(w).Message([]byte(`{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}`))
+		<-r.Context().Done() // it does not make do with no answer, which could end the call first
+	})
 	call = f.callStream(atFull, dev, session, "look")
 	questionID(t, call.next())
 	call.close()

@@ -398,7 +398,7 @@ func (p *Pages) Consent(w http.ResponseWriter, r *http.Request, ask authserver.A
 		Client: p.client(ask.Client, target), Imitates: ask.Imitates, Device: device,
 		Asked: time.Since(ask.Asked), From: p.from(ask.From), User: ask.Member.Email, Fault: ask.Fault,
 		Switch:  "/login?" + url.Values{"switch": {"1"}, "flow": {ask.Flow}}.Encode(),
-		Servers: servers(ask.Lines, ticks(ask.Given)), Known: servers(ask.Known, nil), Before: since(ask.Before), Later: ask.Later,
+		Servers: servers(ask.Lines, ticks(ask.Given)), Known: servers(ask.Known, nil), Before: since(ask.Before), Later: ask.Later, More: ask.More,
 		Keep: cmp.Or(ask.Given.Get("keep"), authserver.KeepMonth),
 	})
 }

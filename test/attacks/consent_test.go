@@ -39,7 +39,7 @@ func consentRows() []row {
 		want   want
 		attack func(w *world, b *apptest.Browser, form url.Values) *http.Request
 	}{
-		{60, "without cookies", unknownFlow, func(w *world, _ *apptest.Browser, form url.Values) *http.Request {
+		{60, "without cookies", foreignForm, func(w *world, _ *apptest.Browser, form url.Values) *http.Request {
 			return w.posting(w.Browser(), form, ours(w)...)
 		}},
 		{60, "without the cookie of the request", unknownFlow, func(w *world, b *apptest.Browser, form url.Values) *http.Request {
@@ -70,10 +70,10 @@ func consentRows() []row {
 		{60, "from a site beside ours", foreignForm, func(w *world, b *apptest.Browser, form url.Values) *http.Request {
 			return w.posting(b, form, "Origin: http://localhost:1", "Sec-Fetch-Site: same-site")
 		}},
-		{61, "opened here, posted in another browser of the same person", unknownFlow, func(w *world, _ *apptest.Browser, form url.Values) *http.Request {
+		{61, "opened here, posted in another browser of the same person", foreignForm, func(w *world, _ *apptest.Browser, form url.Values) *http.Request {
 			return w.posting(w.signIn(apptest.Owner), form, ours(w)...)
 		}},
-		{61, "opened by alice, posted in bob's browser", unknownFlow, func(w *world, _ *apptest.Browser, form url.Values) *http.Request {
+		{61, "opened by alice, posted in bob's browser", foreignForm, func(w *world, _ *apptest.Browser, form url.Values) *http.Request {
 			return w.posting(w.bob, form, ours(w)...)
 		}},
 	} {

@@ -67,6 +67,7 @@ type ConsentView struct {
 	Known    []Server      // what it was allowed before; Servers is then what is new
 	Before   time.Duration // ago, when it was last allowed; zero: never
 	Later    bool          // it covers servers that are added later as well
+	More     bool          // it covers tools that are added to servers later
 	Keep     string        // the choice of time that is made: hour, month or always
 }
 
