@@ -101,11 +101,11 @@ func closeAll(listeners []net.Listener) (err error) {
 // house is all rooms and doors.
 type house struct {
 	config Config
-	live   atomic.Pointer[Config] // with what has changed since, where that needs no restart
-	trusts atomic.Pointer[[]authserver.Trusted]
-	pair   *certificate // nil without TLS
-	node   string       // this process, among those that share the database
-	guest  bool         // beside a server, for one program: what all share it leaves alone
+	live   atomic.Pointer[Config]               // with what has changed since, where that needs no restart
+	trusts atomic.Pointer[[]authserver.Trusted] // whose word counts now
+	pair   *certificate                         // nil without TLS
+	node   string                               // this process, among those that share the database
+	guest  bool                                 // beside a server, for one program: what all share it leaves alone
 	log    *slog.Logger
 	level  *slog.LevelVar // of the log
 

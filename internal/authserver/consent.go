@@ -116,10 +116,17 @@ func (f flow) later() bool {
 	return f.Audience.Origin == "" && slices.ContainsFunc(f.Scopes, func(scope string) bool { return strings.HasPrefix(scope, "mcp:") })
 }
 
-// exceeds reports whether a scope stands for tools of which there is none yet.
+// exceeds reports whether the scopes stand for a kind of tools of which the person has
+// none yet.
 func (f flow) exceeds(lines []Line) bool {
 	return slices.ContainsFunc(f.Scopes, func(scope string) bool {
-		return !slices.ContainsFunc(lines, func(l Line) bool { return l.Scope == scope })
+		of, _, _ := strings.Cut(scope, ":")
+		if of == "mcp" {
+			of = f.Audience.Origin
+		}
+		return slices.ContainsFunc([]string{of + ":read", of + ":write", of + ":admin"}, func(kind string) bool {
+			return principal.Covers(scope, kind) && !slices.ContainsFunc(lines, func(l Line) bool { return l.Scope == kind })
+		})
 	})
 }
 
